@@ -1,0 +1,170 @@
+// Package handlers holds the vocabulary of learnsink and the action rules.
+//
+// It is pure: no clock, no input or output, no goroutine, no package state.
+// Facts about the world come in as values (Facts, Stored), time comes from
+// the event. The same records, catalogue and settings give the same decisions,
+// whenever and however often they are judged.
+//
+// The road of a record through this package:
+//
+//	Rules.Decode    bytes -> Row        what the row says, and what is wrong with it by itself
+//	Row.Refer       Row -> References   what the row asks the catalogue for
+//	Rules.Decide    Row + Facts -> Decision   every message of a rejection, or the typed row
+//	Decision.Settle Decision + Stored -> what is left to the row under its key
+//	Decision.Output Decision -> Output  the accepted event or the dead letter
+//
+// Words: a rejection is about data and becomes a dead letter; an error is
+// about machinery and never does.
+package handlers
+
+import (
+	"errors"
+	"time"
+)
+
+// Action names what rows of a source mean; rules.md has one section for each.
+type Action string
+
+// The two actions.
+const (
+	Tracking     Action = "tracking"
+	Intervention Action = "intervention"
+)
+
+// Header is one header of a record. A nil Value is Kafka's null.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Record is one record of a source topic, as the log holds it.
+type Record struct {
+	Topic     string
+	Partition int
+	Offset    int64
+	Timestamp time.Time // zero: the record carries none
+	Key       []byte    // nil: null
+	Value     []byte    // nil: a tombstone
+	Headers   []Header
+}
+
+// Header returns the value of the last header named key, and whether there is one.
+func (r *Record) Header(key string) ([]byte, bool) {
+	for i := len(r.Headers) - 1; i >= 0; i-- {
+		if r.Headers[i].Key == key {
+			return r.Headers[i].Value, true
+		}
+	}
+	return nil, false
+}
+
+// Opt is a value that may be absent.
+type Opt[T any] struct {
+	V  T
+	OK bool
+}
+
+// Some returns a present value.
+func Some[T any](v T) Opt[T] { return Opt[T]{V: v, OK: true} }
+
+// TopicPartition names one partition of a topic.
+type TopicPartition struct {
+	Topic     string
+	Partition int
+}
+
+// Source is a topic of rows with what its rows mean and where their outcomes go.
+type Source struct {
+	Topic           string
+	Rules           *Rules // the action and its settings
+	AcceptedTopic   string
+	DeadLetterTopic string
+	// ByEventTime: `order: event-time`. A row older by (event time, topic,
+	// partition, offset) than what is stored under its key is superseded.
+	// Otherwise the record applied last wins.
+	ByEventTime bool
+	// EventTimeHeader: `eventTime: header`. The header learnsink.event-time
+	// (RFC 3339) is the event's time, where it is there and well-formed.
+	EventTimeHeader bool
+}
+
+// Position is how far one source partition has been applied, as the database
+// knows it: the truth. FirstOffset+Accepted+Rejected+Skipped = NextOffset, always.
+type Position struct {
+	TopicPartition
+	ClusterID   string
+	FirstOffset int64
+	NextOffset  int64 // the next offset to apply
+	Accepted    int64
+	Rejected    int64
+	Skipped     int64 // offsets that hold no row: markers, aborted or compacted records, ignored tombstones
+	Epoch       int64 // the fence: raised by every claim
+	State       State
+	StateReason string
+	UpdatedAt   time.Time
+}
+
+// State is what a partition is doing, shown by status and metrics.
+type State string
+
+// The states of a partition.
+const (
+	Running     State = "running"
+	Waiting     State = "waiting"      // machinery is away; StateReason says what
+	NoCatalogue State = "no_catalogue" // no catalogue was ever loaded
+	DataLost    State = "data_lost"    // the log no longer holds the next offset
+	LogDiverged State = "log_diverged" // the next offset is past the log's end, or the log is another one
+	Oversized   State = "oversized"    // a record batch decompresses to more than the cap
+)
+
+// Stopped reports whether the partition stays where it is until an operator acts.
+func (s State) Stopped() bool { return s == DataLost || s == LogDiverged || s == Oversized }
+
+// Batch is a run of consecutive offsets of one source partition, decided and
+// ready to be applied as one.
+type Batch struct {
+	Source    *Source
+	Partition int
+	Epoch     int64 // of the claim that read it
+	From, To  int64 // offsets [From, To)
+	// Decisions has one entry for each record that is a row, in offset order.
+	// To-From-len(Decisions) offsets are skipped.
+	Decisions    []Decision
+	FactsVersion int64 // Facts.Version that the decisions rest on
+	// Published is the next offset below which every outbox entry of this
+	// partition has been published: apply drops them. 0: none.
+	Published int64
+	// Encode turns the settled decisions into the outbox entry's payload; it
+	// is called once inside the apply transaction, and may be called again if
+	// that is repeated. An empty payload makes no entry.
+	Encode func([]Decision) ([]byte, error)
+}
+
+// TopicPartition names the batch's source partition.
+func (b *Batch) TopicPartition() TopicPartition {
+	return TopicPartition{b.Source.Topic, b.Partition}
+}
+
+// OutboxEntry is what a committed batch still has to publish.
+type OutboxEntry struct {
+	From, To int64 // the source offsets it speaks for, [From, To)
+	Payload  []byte
+}
+
+// Errors by which a store tells a consumer what became of a claim or a batch.
+// Anything else that a store returns is machinery: back off and try again.
+var (
+	// ErrFenced: another claim of the partition has a higher epoch. Stop; nothing was applied.
+	ErrFenced = errors.New("partition was claimed by another owner")
+	// ErrMoved: the position is not where the batch begins, under the same
+	// epoch (the database went back, or an earlier commit had landed after
+	// all). Claim again and go on from there; nothing was applied.
+	ErrMoved = errors.New("position is not where the batch begins")
+	// ErrStaleFacts: the catalogue changed since the facts were read. Read
+	// them again and decide again; nothing was applied.
+	ErrStaleFacts = errors.New("catalogue changed since the facts were read")
+	// ErrNoCatalogue: no catalogue was ever loaded. Wait.
+	ErrNoCatalogue = errors.New("no catalogue has been loaded yet: run `learnsink catalog load DIR`")
+	// ErrClusterChanged: the position belongs to another Kafka cluster.
+	ErrClusterChanged = errors.New("position belongs to another Kafka cluster")
+)
