@@ -1,0 +1,42 @@
+package handlers
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Fold returns the canonical form of s under Unicode simple folding:
+// Fold(a) == Fold(b) exactly where strings.EqualFold(a, b). ASCII letters, and
+// whatever folds to one, become lower case. Logins, e-mails and GUIDs are
+// compared by it.
+func Fold(s string) string {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+			return strings.Map(foldRune, s)
+		}
+	}
+	return s
+}
+
+// foldRune returns the representative of r's folding orbit: the lower case of
+// its least member, if that is in the orbit itself, else the least member.
+func foldRune(r rune) rune {
+	if r < utf8.RuneSelf {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r // the orbits of ASCII letters all have an ASCII lower case
+	}
+	least := r
+	for o := unicode.SimpleFold(r); o != r; o = unicode.SimpleFold(o) {
+		least = min(least, o)
+	}
+	lower := unicode.ToLower(least)
+	for o := unicode.SimpleFold(least); o != least; o = unicode.SimpleFold(o) {
+		if o == lower {
+			return lower
+		}
+	}
+	return least
+}
