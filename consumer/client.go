@@ -1,0 +1,530 @@
+package consumer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"golang.org/x/sync/errgroup"
+
+	"learnsink/handlers"
+)
+
+// requestTimeout bounds one request to a broker.
+const requestTimeout = 10 * time.Second
+
+// Client asks and tells a Kafka cluster what the verbs need. It holds the one
+// transport of the process and is safe for concurrent use.
+type Client struct {
+	addr      net.Addr
+	transport *kafka.Transport
+	dialer    *kafka.Dialer
+	kafka     *kafka.Client
+	codec     *compressor
+}
+
+// NewClient prepares connections; none is opened before the first call.
+func NewClient(c Connection) (*Client, error) {
+	registerFetch()
+	d, err := c.dial()
+	if err != nil {
+		return nil, err
+	}
+	codec, err := newCompressor(ZstdCompression)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		addr: d.addr, transport: d.transport, dialer: d.dialer, codec: codec,
+		kafka: &kafka.Client{Addr: d.addr, Transport: d.transport, Timeout: requestTimeout},
+	}, nil
+}
+
+// Close closes the connections. A client that is used afterwards opens new ones.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// ClusterID names the cluster. Mirrors of a topic live in clusters of other names.
+func (c *Client) ClusterID(ctx context.Context) (string, error) {
+	m, err := c.metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	return m.ClusterID, nil
+}
+
+// Ping reports whether a broker answers.
+func (c *Client) Ping(ctx context.Context) error {
+	// Metadata comes from the transport's memory once there is any; this does not.
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_, err := c.kafka.ApiVersions(ctx, &kafka.ApiVersionsRequest{Addr: c.addr})
+	return err
+}
+
+// metadata is at most a second old: the transport keeps it. It never creates
+// a topic by asking for it.
+func (c *Client) metadata(ctx context.Context, topics ...string) (*kafka.MetadataResponse, error) {
+	return c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
+}
+
+// Partitions returns the number of partitions of each of the topics that
+// exist; the others are not in the map. Partition ids are 0 to n-1.
+func (c *Client) Partitions(ctx context.Context, topics ...string) (map[string]int, error) {
+	if len(topics) == 0 {
+		return map[string]int{}, nil
+	}
+	m, err := c.metadata(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int, len(topics))
+	for _, t := range m.Topics {
+		switch {
+		case errors.Is(t.Error, kafka.UnknownTopicOrPartition):
+		case t.Error != nil:
+			return nil, fmt.Errorf("topic %s: %w", t.Name, t.Error)
+		default:
+			counts[t.Name] = len(t.Partitions)
+		}
+	}
+	return counts, nil
+}
+
+// ErrNoTopic: a topic that is needed does not exist.
+var ErrNoTopic = errors.New("topic does not exist")
+
+func (c *Client) partitionCount(ctx context.Context, topic string) (int, error) {
+	counts, err := c.Partitions(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	n, ok := counts[topic]
+	if !ok || n == 0 {
+		return 0, fmt.Errorf("%w: %s", ErrNoTopic, topic)
+	}
+	return n, nil
+}
+
+// TopicSpec is a topic that is wanted.
+type TopicSpec struct {
+	Name              string
+	Partitions        int               // -1: the broker's default
+	ReplicationFactor int               // -1: the broker's default
+	Configs           map[string]string // such as cleanup.policy: delete
+}
+
+// CreateTopics creates the topics that are not there, and returns what became
+// of each: nil, kafka.TopicAlreadyExists, or another error. It returns once
+// the new ones are in the metadata.
+func (c *Client) CreateTopics(ctx context.Context, specs ...TopicSpec) (map[string]error, error) {
+	request := &kafka.CreateTopicsRequest{}
+	for _, s := range specs {
+		t := kafka.TopicConfig{Topic: s.Name, NumPartitions: s.Partitions, ReplicationFactor: s.ReplicationFactor}
+		for _, name := range slices.Sorted(maps.Keys(s.Configs)) {
+			t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: s.Configs[name]})
+		}
+		request.Topics = append(request.Topics, t)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*requestTimeout)
+	defer cancel()
+	response, err := c.kafka.CreateTopics(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return response.Errors, nil
+}
+
+// TopicConfigs returns the effective settings of a topic by their names.
+func (c *Client) TopicConfigs(ctx context.Context, topic string) (map[string]string, error) {
+	response, err := c.kafka.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{
+		Resources: []kafka.DescribeConfigRequestResource{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	configs := map[string]string{}
+	for _, r := range response.Resources {
+		if r.Error != nil {
+			return nil, fmt.Errorf("settings of topic %s: %w", topic, r.Error)
+		}
+		for _, e := range r.ConfigEntries {
+			configs[e.ConfigName] = e.ConfigValue
+		}
+	}
+	return configs, nil
+}
+
+// defaultMaxMessageBytes stands in where a topic does not tell its limit.
+const defaultMaxMessageBytes = 1 << 20
+
+// maxMessageBytes returns a topic's limit to the size of a record batch.
+func (c *Client) maxMessageBytes(ctx context.Context, topic string) (int, error) {
+	configs, err := c.TopicConfigs(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(configs["max.message.bytes"])
+	if err != nil || n <= 0 {
+		return defaultMaxMessageBytes, nil
+	}
+	return n, nil
+}
+
+// StartOffsets returns the first offset of each partition of a topic.
+func (c *Client) StartOffsets(ctx context.Context, topic string) (map[int]int64, error) {
+	return c.offsets(ctx, topic, kafka.FirstOffset, kafka.ReadUncommitted)
+}
+
+// EndOffsets returns the offset after the last of each partition of a topic:
+// the high watermark, which an open transaction may hold above the stable end.
+func (c *Client) EndOffsets(ctx context.Context, topic string) (map[int]int64, error) {
+	return c.offsets(ctx, topic, kafka.LastOffset, kafka.ReadUncommitted)
+}
+
+// StableOffsets returns the stable end of each partition of a topic: how far
+// a read_committed reader can come.
+func (c *Client) StableOffsets(ctx context.Context, topic string) (map[int]int64, error) {
+	return c.offsets(ctx, topic, kafka.LastOffset, kafka.ReadCommitted)
+}
+
+// OffsetsAt returns, for each partition of a topic, the first offset whose
+// timestamp is at or after t, or the stable end where there is none.
+func (c *Client) OffsetsAt(ctx context.Context, topic string, t time.Time) (map[int]int64, error) {
+	found, err := c.offsets(ctx, topic, t.UnixMilli(), kafka.ReadCommitted)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := c.StableOffsets(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	for p, o := range found {
+		if o < 0 {
+			found[p] = ends[p]
+		}
+	}
+	return found, nil
+}
+
+func (c *Client) offsets(ctx context.Context, topic string, at int64, isolation kafka.IsolationLevel) (map[int]int64, error) {
+	n, err := c.partitionCount(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	return c.partitionOffsets(ctx, topic, n, at, isolation)
+}
+
+func (c *Client) partitionOffsets(ctx context.Context, topic string, partitions int, at int64, isolation kafka.IsolationLevel) (map[int]int64, error) {
+	asked := make([]kafka.OffsetRequest, partitions)
+	for p := range asked {
+		asked[p] = kafka.OffsetRequest{Partition: p, Timestamp: at}
+	}
+	response, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: asked}, IsolationLevel: isolation,
+	})
+	if err != nil {
+		return nil, err
+	}
+	offsets := make(map[int]int64, partitions)
+	for _, p := range response.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("offsets of %s/%d: %w", topic, p.Partition, p.Error)
+		}
+		switch at {
+		case kafka.FirstOffset:
+			offsets[p.Partition] = p.FirstOffset
+		case kafka.LastOffset:
+			offsets[p.Partition] = p.LastOffset
+		default:
+			offsets[p.Partition] = -1
+			for o := range p.Offsets {
+				offsets[p.Partition] = o
+			}
+		}
+	}
+	if len(offsets) != partitions {
+		return nil, fmt.Errorf("offsets of %s: the broker told of %d of %d partitions", topic, len(offsets), partitions)
+	}
+	return offsets, nil
+}
+
+// bounds returns the first offset of one partition and the one after the last.
+func (c *Client) bounds(ctx context.Context, tp handlers.TopicPartition) (start, end int64, err error) {
+	response, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{tp.Topic: {kafka.FirstOffsetOf(tp.Partition), kafka.LastOffsetOf(tp.Partition)}},
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, p := range response.Topics[tp.Topic] {
+		if p.Error != nil {
+			return 0, 0, fmt.Errorf("offsets of %s/%d: %w", tp.Topic, tp.Partition, p.Error)
+		}
+		if p.FirstOffset < 0 || p.LastOffset < 0 {
+			break
+		}
+		return p.FirstOffset, p.LastOffset, nil
+	}
+	return 0, 0, fmt.Errorf("offsets of %s/%d: the broker told none", tp.Topic, tp.Partition)
+}
+
+// GroupOffsets returns the offsets that a group has committed for the topics;
+// a partition without one is not in the map.
+func (c *Client) GroupOffsets(ctx context.Context, group string, topics ...string) (map[handlers.TopicPartition]int64, error) {
+	counts, err := c.Partitions(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	committed := map[handlers.TopicPartition]int64{}
+	asked := map[string][]int{}
+	for t, n := range counts {
+		for p := range n {
+			asked[t] = append(asked[t], p)
+		}
+	}
+	if len(asked) == 0 {
+		return committed, nil
+	}
+	response, err := c.kafka.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: asked})
+	if err != nil {
+		return nil, err
+	}
+	if response.Error != nil {
+		return nil, fmt.Errorf("offsets of group %s: %w", group, response.Error)
+	}
+	for topic, partitions := range response.Topics {
+		for _, p := range partitions {
+			if p.Error != nil {
+				return nil, fmt.Errorf("offsets of group %s, %s/%d: %w", group, topic, p.Partition, p.Error)
+			}
+			if p.CommittedOffset >= 0 {
+				committed[handlers.TopicPartition{Topic: topic, Partition: p.Partition}] = p.CommittedOffset
+			}
+		}
+	}
+	return committed, nil
+}
+
+// Produced says where a message came to lie.
+type Produced struct {
+	Partition int
+	Offset    int64
+}
+
+// ErrTooLarge: a message alone is larger than its topic takes.
+var ErrTooLarge = errors.New("message is larger than its topic takes")
+
+// Produce writes messages to a topic, acknowledged by all in-sync replicas,
+// and says where each lies. The partition is the Java client's: murmur2 of
+// the key; messages without a key go round robin. Order within a partition is
+// the order of messages. What fails for a reason that may pass is tried again
+// until ctx ends, which may write a message twice; so what an error leaves
+// written is unknown.
+func (c *Client) Produce(ctx context.Context, topic string, messages []Message) ([]Produced, error) {
+	type run struct {
+		messages []Message
+		at       []int // where each message of the run stands in messages
+	}
+	var runs map[int]*run
+	limit := 0
+	began := time.Now()
+	prepare := func() (struct{}, error) {
+		count, err := c.partitionCount(ctx, topic)
+		if errors.Is(err, ErrNoTopic) && time.Since(began) > 3*time.Second { // metadata is not that old
+			return struct{}{}, backoff.Permanent(err)
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		partition := partitioner(count)
+		if limit, err = c.maxMessageBytes(ctx, topic); err != nil {
+			return struct{}{}, err
+		}
+		runs = map[int]*run{}
+		for i, m := range messages {
+			p := i % count
+			if m.Key != nil {
+				p = partition(m.Key)
+			}
+			if runs[p] == nil {
+				runs[p] = &run{}
+			}
+			runs[p].messages, runs[p].at = append(runs[p].messages, m), append(runs[p].at, i)
+		}
+		return struct{}{}, nil
+	}
+	if _, err := untilDone(ctx, prepare); err != nil {
+		return nil, err
+	}
+	produced := make([]Produced, len(messages))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for p, r := range runs {
+		g.Go(func() error {
+			for n := 0; n < len(r.messages); {
+				batch, taken, err := packBatch(r.messages[n:], c.codec, limit, time.Now())
+				if err != nil {
+					return err
+				}
+				if taken == 0 {
+					return fmt.Errorf("message %d of topic %s: %w", r.at[n], topic, ErrTooLarge)
+				}
+				base, err := untilDone(ctx, func() (int64, error) {
+					base, err := c.produceBatch(ctx, topic, p, batch)
+					if errors.Is(err, ErrTooLarge) {
+						return 0, backoff.Permanent(err)
+					}
+					return base, err
+				})
+				if err != nil {
+					return err
+				}
+				for i := range taken {
+					produced[r.at[n+i]] = Produced{Partition: p, Offset: base + int64(i)}
+				}
+				n += taken
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return produced, nil
+}
+
+// packBatch encodes as many of messages as a batch of limit bytes holds, at
+// least one; it returns how many, and 0 where not even one fits.
+func packBatch(messages []Message, codec *compressor, limit int, now time.Time) (batch []byte, taken int, err error) {
+	// Sizes are counted before compression, so a batch of several almost
+	// never turns out too large; if it does, half of it is tried.
+	n, size := 0, batchHeader
+	for n < len(messages) && n < 10_000 {
+		if size += messages[n].size(); size > limit && n > 0 {
+			break
+		}
+		n++
+	}
+	for ; n > 0; n /= 2 {
+		if batch, err = encodeBatch(messages[:n], codec, now); err != nil {
+			return nil, 0, err
+		}
+		if len(batch) <= limit {
+			return batch, n, nil
+		}
+	}
+	return nil, 0, nil
+}
+
+// produceBatch sends one encoded batch and returns the offset of its first
+// record. ErrTooLarge: the broker found it too large.
+func (c *Client) produceBatch(ctx context.Context, topic string, partition int, batch []byte) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	// kafka-go writes the raw records as they are: their length is ours to put before them.
+	size := binary.BigEndian.AppendUint32(nil, uint32(len(batch)))
+	response, err := c.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
+		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll,
+		RawRecords: protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(batch))},
+	})
+	if err == nil {
+		err = response.Error
+	}
+	switch {
+	case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge):
+		return 0, fmt.Errorf("produce to %s/%d: %w", topic, partition, ErrTooLarge)
+	case errors.Is(err, protocol.ErrNoTopic):
+		return 0, fmt.Errorf("%w: %s", ErrNoTopic, topic)
+	case err != nil:
+		return 0, fmt.Errorf("produce to %s/%d: %w", topic, partition, err)
+	}
+	return response.BaseOffset, nil
+}
+
+// Tail hands the rows of one partition to fn, from offset from on and in
+// order, as they come, read_committed, until ctx ends or fn returns an error,
+// which it then returns. What fails for a reason that may pass is tried again.
+// A record's bytes stay valid after fn has returned.
+func (c *Client) Tail(ctx context.Context, topic string, partition int, from int64, fn func(*handlers.Record) error) error {
+	return c.read(ctx, topic, partition, from, -1, fn)
+}
+
+// ReadRange hands the rows of the offsets [from, to) of one partition to fn,
+// in order, and returns nil once it has come to to. Otherwise as Tail.
+func (c *Client) ReadRange(ctx context.Context, topic string, partition int, from, to int64, fn func(*handlers.Record) error) error {
+	if to < 0 {
+		to = 0
+	}
+	return c.read(ctx, topic, partition, from, to, fn)
+}
+
+// read goes on for ever where to is negative.
+func (c *Client) read(ctx context.Context, topic string, partition int, from, to int64, fn func(*handlers.Record) error) error {
+	log := newPartitionLog(c, handlers.TopicPartition{Topic: topic, Partition: partition}, fetchLimits{})
+	for to < 0 || from < to {
+		chunk, err := untilDone(ctx, func() (Chunk, error) {
+			chunk, err := log.Read(ctx, from, 250*time.Millisecond)
+			if stop := (*StopError)(nil); errors.As(err, &stop) {
+				return chunk, backoff.Permanent(err)
+			}
+			return chunk, err
+		})
+		if err != nil {
+			return err
+		}
+		for i := range chunk.Records {
+			if to >= 0 && chunk.Records[i].Offset >= to {
+				return nil
+			}
+			if err := fn(&chunk.Records[i]); err != nil {
+				return err
+			}
+		}
+		from = chunk.Next
+	}
+	return ctx.Err()
+}
+
+// newBackOff waits 50 ms, then longer, up to 10 s, with jitter.
+func newBackOff() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval: 50 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
+	}
+}
+
+// untilDone tries op until it succeeds, returns a backoff.Permanent error, or
+// ctx ends; then it returns op's last error, beside ctx's.
+func untilDone[T any](ctx context.Context, op func() (T, error)) (T, error) {
+	var last error
+	v, err := backoff.Retry(ctx, func() (T, error) {
+		v, err := op()
+		last = err
+		return v, err
+	}, backoff.WithBackOff(newBackOff()), backoff.WithMaxElapsedTime(0)) // the library's own limit is 15 minutes
+	if err != nil && ctx.Err() != nil && last != nil && !errors.Is(last, err) {
+		err = fmt.Errorf("%w: %w", err, last)
+	}
+	return v, err
+}
+
+// partitioner returns the Java client's choice among count partitions for a
+// key: murmur2.
+func partitioner(count int) func(key []byte) int {
+	ids := make([]int, count)
+	for i := range ids {
+		ids[i] = i
+	}
+	balancer := kafka.Murmur2Balancer{Consistent: true}
+	return func(key []byte) int { return balancer.Balance(kafka.Message{Key: key}, ids...) }
+}

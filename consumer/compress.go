@@ -1,0 +1,197 @@
+package consumer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// Compression is how record batches that we write are compressed.
+type Compression string
+
+// The compressions that can be written. All of Kafka's can be read.
+const (
+	NoCompression   Compression = "none"
+	LZ4Compression  Compression = "lz4"
+	ZstdCompression Compression = "zstd"
+)
+
+// Kafka's numbers of the codecs, in a batch's attributes.
+const (
+	codecNone = iota
+	codecGzip
+	codecSnappy
+	codecLZ4
+	codecZstd
+)
+
+// decompressor undoes the compression of record batches. It keeps the state
+// that is dear to make; it serves one goroutine. The zero value is ready.
+type decompressor struct {
+	gzip *gzip.Reader
+	lz4  *lz4.Reader
+	zstd *zstd.Decoder
+	// zstdWindow is the cap that the zstd decoder was made for.
+	zstdWindow int
+}
+
+// decompress returns what in holds, or ErrOversized where that is more than
+// limit bytes: a frame of a few kilobytes can hold gigabytes.
+func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {
+	switch codec {
+	case codecNone:
+		return in, nil // the wire's size is bound by the fetch
+	case codecGzip:
+		r := bytes.NewReader(in)
+		if d.gzip == nil {
+			d.gzip = new(gzip.Reader)
+		}
+		if err := d.gzip.Reset(r); err != nil {
+			return nil, corrupt("gzip: %v", err)
+		}
+		return readCapped(d.gzip, len(in), limit, "gzip")
+	case codecSnappy:
+		return decompressSnappy(in, limit)
+	case codecLZ4:
+		if d.lz4 == nil {
+			d.lz4 = lz4.NewReader(nil)
+		}
+		d.lz4.Reset(bytes.NewReader(in))
+		return readCapped(d.lz4, len(in), limit, "lz4")
+	case codecZstd:
+		if d.zstd == nil || d.zstdWindow != limit {
+			// One goroutine, and no window larger than what may come out.
+			decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+				zstd.WithDecoderMaxWindow(uint64(min(max(limit, 1<<20), 1<<29))))
+			if err != nil {
+				return nil, fmt.Errorf("zstd: %w", err)
+			}
+			d.zstd, d.zstdWindow = decoder, limit
+		}
+		if err := d.zstd.Reset(bytes.NewReader(in)); err != nil {
+			return nil, corrupt("zstd: %v", err)
+		}
+		return readCapped(d.zstd, len(in), limit, "zstd")
+	}
+	return nil, corrupt("unknown compression %d", codec)
+}
+
+func readCapped(r io.Reader, size, limit int, name string) ([]byte, error) {
+	out := bytes.NewBuffer(make([]byte, 0, min(limit, max(4*size, 512))+bytes.MinRead))
+	_, err := out.ReadFrom(io.LimitReader(r, int64(limit)+1))
+	switch {
+	case out.Len() > limit,
+		errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return nil, fmt.Errorf("%w of %d bytes (%s)", ErrOversized, limit, name)
+	case err != nil:
+		return nil, corrupt("%s: %v", name, err)
+	}
+	return out.Bytes(), nil
+}
+
+// xerial is what snappy-java puts before its chunks, with two version numbers
+// of four bytes after it; librdkafka writes one bare block instead.
+const xerial = "\x82SNAPPY\x00"
+
+func decompressSnappy(in []byte, limit int) ([]byte, error) {
+	if !bytes.HasPrefix(in, []byte(xerial)) {
+		return appendSnappy(nil, in, limit)
+	}
+	if len(in) < len(xerial)+8 {
+		return nil, corrupt("snappy: cut off header")
+	}
+	var out []byte
+	var err error
+	for in = in[len(xerial)+8:]; len(in) > 0; {
+		if len(in) < 4 {
+			return nil, corrupt("snappy: cut off chunk")
+		}
+		n := binary.BigEndian.Uint32(in)
+		if in = in[4:]; uint64(n) > uint64(len(in)) {
+			return nil, corrupt("snappy: cut off chunk")
+		}
+		if out, err = appendSnappy(out, in[:n], limit); err != nil {
+			return nil, err
+		}
+		in = in[n:]
+	}
+	return out, nil
+}
+
+func appendSnappy(out, block []byte, limit int) ([]byte, error) {
+	n, err := snappy.DecodedLen(block)
+	if err != nil {
+		return nil, corrupt("snappy: %v", err)
+	}
+	if n > limit-len(out) {
+		return nil, fmt.Errorf("%w of %d bytes (snappy)", ErrOversized, limit)
+	}
+	decoded, err := snappy.Decode(nil, block)
+	if err != nil {
+		return nil, corrupt("snappy: %v", err)
+	}
+	if out == nil {
+		return decoded, nil
+	}
+	return append(out, decoded...), nil
+}
+
+// compressor compresses the record batches that are written. It is safe for
+// concurrent use.
+type compressor struct {
+	codec Compression
+	zstd  *zstd.Encoder
+}
+
+// newCompressor refuses a compression that it does not know; empty is zstd.
+func newCompressor(codec Compression) (*compressor, error) {
+	c := &compressor{codec: codec}
+	switch codec {
+	case NoCompression, LZ4Compression:
+	case ZstdCompression, "":
+		c.codec = ZstdCompression
+		encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest))
+		if err != nil {
+			return nil, fmt.Errorf("zstd: %w", err)
+		}
+		c.zstd = encoder
+	default:
+		return nil, fmt.Errorf("unknown compression %q: want %s, %s or %s", codec, ZstdCompression, LZ4Compression, NoCompression)
+	}
+	return c, nil
+}
+
+// compress appends body to out and returns the codec's number: none where
+// compression would not make it smaller.
+func (c *compressor) compress(out, body []byte) ([]byte, int, error) {
+	head := len(out)
+	number := codecNone
+	switch c.codec {
+	case ZstdCompression:
+		out, number = c.zstd.EncodeAll(body, out), codecZstd
+	case LZ4Compression:
+		frame := bytes.NewBuffer(out)
+		w := lz4.NewWriter(frame)
+		if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ConcurrencyOption(1)); err != nil {
+			return nil, 0, fmt.Errorf("lz4: %w", err)
+		}
+		if _, err := w.Write(body); err != nil {
+			return nil, 0, fmt.Errorf("lz4: %w", err)
+		}
+		if err := w.Close(); err != nil {
+			return nil, 0, fmt.Errorf("lz4: %w", err)
+		}
+		out, number = frame.Bytes(), codecLZ4
+	}
+	if number == codecNone || len(out)-head >= len(body) {
+		return append(out[:head], body...), codecNone, nil
+	}
+	return out, number, nil
+}

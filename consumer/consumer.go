@@ -1,0 +1,360 @@
+// Package consumer reads source topics, sends their rows down the road, and
+// publishes what became of them. It is the one room that knows Kafka.
+//
+// # Guarantees, as they are today
+//
+//   - Every record that was committed to a source topic is applied exactly
+//     once, in the order of its partition: the position in the database moves
+//     in the transaction that applies it, under an epoch that every claim
+//     raises. The group's offset is for people; nothing rests on it.
+//   - Every applied row is announced at least once: as an accepted event or a
+//     dead letter, from an outbox that the same transaction writes. After a
+//     crash or an uncertain reply it may be announced again, with the same
+//     id. Within an output partition outputs follow the order of their source
+//     partition, repeats aside.
+//   - What is published is below what is applied, and what is committed is
+//     below what is published.
+//   - When machinery fails (a broker, the database, no catalogue), nothing is
+//     dead-lettered: the partition waits, with backoff, visibly, without a
+//     limit in time. No row stops a partition by its size or its content.
+//   - A partition that cannot go on (data_lost, log_diverged, oversized)
+//     stays where it is and says so; the others go on.
+//
+// The order of effects stands in one function, lease.travel in pipeline.go.
+//
+// # Non-obvious
+//
+//   - kafka-go's Reader is not used: it panics on compacted topics, hands out
+//     transaction markers and aborted records, and jumps over deleted offsets.
+//     Records come by our own fetch requests (fetch.go) and our own decoder
+//     (record.go); kafka-go's ConsumerGroup gives membership alone.
+//   - When any function that a Generation started returns, the generation ends
+//     for every partition of the member. So there is one, and it never returns
+//     because of a partition.
+//   - Kafka's generation id is no fence: it repeats. The epoch is ours.
+//   - A request is given up on the wire by a deadline only, not by a cancelled
+//     context.
+//   - Heartbeats stop as soon as a generation ends, so what is in flight has
+//     less than the session timeout to finish.
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"learnsink/handlers"
+)
+
+// Config says what is consumed and how. The zero value of a field is its
+// default, where it has one.
+type Config struct {
+	// Connection to the brokers. Its Topics need not be given.
+	Connection Connection
+	// Group is the consumer group that shares the partitions out. Default: learnsink.
+	Group string
+	// Sources, at least one, each with another topic. Required.
+	Sources []*handlers.Source
+	// Batch bounds the batches.
+	Batch Batch
+	// Publish is how outputs are published. Default: at-least-once, the only
+	// one there is.
+	Publish Publish
+	// Compression of what is written. Default: zstd.
+	Compression Compression
+	// SessionTimeout is how long after its last heartbeat a member that died
+	// keeps its partitions. Default: 10 s.
+	SessionTimeout time.Duration
+	// HeartbeatInterval, a third of SessionTimeout at most. Default: 3 s, or
+	// a third of a shorter SessionTimeout.
+	HeartbeatInterval time.Duration
+	// FetchBytes is how much one fetch asks for, in bytes; one record batch
+	// comes whole, whatever its size. Default: 2 MiB.
+	FetchBytes int
+	// MaxDecompressed is the most that one record batch may decompress to, in
+	// bytes; a larger one stops its partition (oversized). Default: 64 MiB.
+	MaxDecompressed int
+	// Grace is how long batches in flight have to finish when their partition
+	// is to be left; below SessionTimeout. Default: 8 s, or 4/5 of a shorter
+	// SessionTimeout.
+	Grace time.Duration
+}
+
+// Batch bounds what is applied in one transaction.
+type Batch struct {
+	// Rows at most. Default: 2000.
+	Rows int
+	// Bytes of keys, values and headers at most; one row may be larger.
+	// Default: 4 MiB.
+	Bytes int
+	// Linger is how long a batch waits for more rows once there is no
+	// backlog. Default: 5 ms; negative: not at all.
+	Linger time.Duration
+}
+
+// Publish is how outputs are published.
+type Publish string
+
+// AtLeastOnce publishes every output at least once; its id tells a repeat.
+const AtLeastOnce Publish = "at-least-once"
+
+func (c Config) orDefaults() Config {
+	or := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.Group == "" {
+		c.Group = "learnsink"
+	}
+	if c.Batch.Rows == 0 {
+		c.Batch.Rows = 2000
+	}
+	if c.Batch.Bytes == 0 {
+		c.Batch.Bytes = 4 << 20
+	}
+	if c.Publish == "" {
+		c.Publish = AtLeastOnce
+	}
+	or(&c.Batch.Linger, 5*time.Millisecond)
+	or(&c.SessionTimeout, 10*time.Second)
+	or(&c.HeartbeatInterval, min(3*time.Second, c.SessionTimeout/3))
+	or(&c.Grace, min(8*time.Second, c.SessionTimeout*4/5))
+	return c
+}
+
+// Validate reports everything that is wrong with the settings by themselves.
+func (c Config) Validate() error {
+	c = c.orDefaults()
+	errs := []error{c.Connection.Validate()}
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Sources) == 0 {
+		bad("no sources are given")
+	}
+	seen := map[string]bool{}
+	for _, s := range c.Sources {
+		switch {
+		case s.Topic == "" || s.AcceptedTopic == "" || s.DeadLetterTopic == "":
+			bad("source %q: a source needs a topic, a topic for accepted events and one for dead letters", s.Topic)
+		case s.Rules == nil:
+			bad("source %q has no rules", s.Topic)
+		case seen[s.Topic]:
+			bad("source topic %q is given twice", s.Topic)
+		}
+		seen[s.Topic] = true
+	}
+	for _, s := range c.Sources {
+		if seen[s.AcceptedTopic] || seen[s.DeadLetterTopic] {
+			bad("source %q: what it publishes would go to a source topic", s.Topic)
+		}
+	}
+	if c.Batch.Rows < 1 || c.Batch.Bytes < 1 {
+		bad("a batch needs room for a row")
+	}
+	if c.Publish != AtLeastOnce {
+		bad("unknown way to publish %q: want %s", c.Publish, AtLeastOnce)
+	}
+	if _, err := newCompressor(c.Compression); err != nil {
+		errs = append(errs, err)
+	}
+	if c.SessionTimeout < 0 || c.HeartbeatInterval < 0 || c.HeartbeatInterval > c.SessionTimeout/2 {
+		bad("the heartbeat interval (%s) is to be a third of the session timeout (%s)", c.HeartbeatInterval, c.SessionTimeout)
+	}
+	if c.Grace < 0 || c.Grace >= c.SessionTimeout {
+		bad("the grace (%s) is to be shorter than the session timeout (%s)", c.Grace, c.SessionTimeout)
+	}
+	return errors.Join(errs...)
+}
+
+// Consumer is a member of the group. Use Run or Drain, once.
+type Consumer struct {
+	config  Config
+	client  *Client
+	store   Store
+	logger  zerolog.Logger
+	metrics *Metrics
+	sources map[string]*handlers.Source // by topic
+	topics  []string                    // of the sources, in order
+	codec   *compressor
+	limits  *outputLimits
+}
+
+// New prepares a consumer; nothing is connected to before Run. A nil m counts
+// for nobody.
+func New(config Config, store Store, logger zerolog.Logger, m *Metrics) (*Consumer, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	config = config.orDefaults()
+	if m == nil {
+		m = NewMetrics(nil)
+	}
+	c := &Consumer{config: config, store: store, logger: logger, metrics: m, sources: map[string]*handlers.Source{}}
+	connection := config.Connection
+	connection.Topics = slices.Clone(connection.Topics)
+	for _, s := range config.Sources {
+		c.sources[s.Topic] = s
+		c.topics = append(c.topics, s.Topic)
+		connection.Topics = append(connection.Topics, s.Topic, s.AcceptedTopic, s.DeadLetterTopic)
+	}
+	slices.Sort(connection.Topics)
+	connection.Topics = slices.Compact(connection.Topics)
+	var err error
+	if c.client, err = NewClient(connection); err != nil {
+		return nil, err
+	}
+	if c.codec, err = newCompressor(config.Compression); err != nil {
+		return nil, err
+	}
+	c.limits = &outputLimits{client: c.client}
+	return c, nil
+}
+
+// Client returns the client that the consumer uses, so that a process has one
+// transport. It knows the metadata of the consumer's topics, and of those in
+// Config.Connection.Topics, alone.
+func (c *Consumer) Client() *Client { return c.client }
+
+// Status tells what the consumer is doing.
+func (c *Consumer) Status() Status { return c.metrics.board.status() }
+
+// Run consumes until ctx ends, and returns nil then: what is in flight has
+// been finished, or given up after Config.Grace. Machinery that fails is
+// waited for.
+func (c *Consumer) Run(ctx context.Context) error {
+	defer c.client.Close()
+	if c.config.Connection.ClearPassword() {
+		c.logger.Warn().Msg("SASL PLAIN without TLS: the password crosses the network as it is")
+	}
+	c.logger.Info().Str("publish", string(c.config.Publish)).Msg("outputs are published at least once; drop repeats by id")
+	for ctx.Err() == nil {
+		topics := c.awaitTopics(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		c.inspect(ctx, topics)
+		if err := c.member(ctx, topics); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspect warns of source topics that forget rows before they are read.
+func (c *Consumer) inspect(ctx context.Context, topics []string) {
+	for _, t := range topics {
+		configs, err := c.client.TopicConfigs(ctx, t)
+		if err == nil && configs["cleanup.policy"] != "" && configs["cleanup.policy"] != "delete" {
+			c.logger.Warn().Str("topic", t).Str("cleanup.policy", configs["cleanup.policy"]).
+				Msg("a source topic is compacted: rows that are compacted away before they are read have no outcome")
+		}
+	}
+}
+
+// pipeline makes the road of one assigned partition.
+func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeline {
+	return &pipeline{
+		source: c.sources[tp.Topic],
+		tp:     tp,
+		log: newPartitionLog(c.client, tp, fetchLimits{
+			bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed,
+		}),
+		store:     c.store,
+		publisher: &plainPublisher{client: c.client, codec: c.codec, limits: c.limits},
+		offsets:   offsets,
+		limits: pipelineLimits{
+			rows: c.config.Batch.Rows, bytes: c.config.Batch.Bytes, linger: c.config.Batch.Linger,
+			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, inFlight: 3,
+		},
+		codec:       c.codec,
+		comfortable: c.limits.comfortable,
+		metrics:     c.metrics,
+		progress:    newProgress(tp),
+		logger:      c.logger.With().Str("topic", tp.Topic).Int("partition", tp.Partition).Logger(),
+	}
+}
+
+// ErrStopped: a partition cannot go on by itself.
+var ErrStopped = errors.New("a partition is stopped")
+
+// Drain consumes until every source partition is applied, published and
+// committed up to the stable end that it has now, and returns nil then;
+// ErrStopped where one cannot be. A source topic that does not exist is empty.
+// Partitions may be other members' of the group.
+func (c *Consumer) Drain(ctx context.Context) error {
+	targets, err := untilDone(ctx, func() (map[handlers.TopicPartition]int64, error) { return c.stableEnds(ctx) })
+	if err != nil || len(targets) == 0 {
+		return err
+	}
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, run := errgroup.WithContext(run)
+	g.Go(func() error { return c.Run(run) })
+	g.Go(func() error {
+		defer cancel()
+		var theirs map[handlers.TopicPartition]int64
+		for tick := 0; pause(run, 50*time.Millisecond); tick++ {
+			if tick%20 == 0 {
+				theirs, _ = c.client.GroupOffsets(run, c.config.Group, c.topics...) // best effort
+			}
+			done, err := c.drained(targets, theirs)
+			if done || err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+func (c *Consumer) stableEnds(ctx context.Context) (map[handlers.TopicPartition]int64, error) {
+	counts, err := c.client.Partitions(ctx, c.topics...)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[handlers.TopicPartition]int64{}
+	for topic := range counts {
+		offsets, err := c.client.StableOffsets(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		for p, o := range offsets {
+			ends[handlers.TopicPartition{Topic: topic, Partition: p}] = o
+		}
+	}
+	return ends, nil
+}
+
+// drained reports whether every partition has come to its target: those
+// assigned here by their own word, the others by the group's offset, which
+// their owner commits last.
+func (c *Consumer) drained(targets, theirs map[handlers.TopicPartition]int64) (bool, error) {
+	member, partitions := c.metrics.board.all()
+	if !member {
+		return false, nil
+	}
+	mine := map[handlers.TopicPartition]bool{}
+	done := true
+	for _, p := range partitions {
+		p.mu.Lock()
+		s, reading := p.PartitionStatus, p.reading
+		p.mu.Unlock()
+		mine[s.TopicPartition] = true
+		if s.State.Stopped() {
+			return false, fmt.Errorf("%w: %s/%d is %s: %s", ErrStopped, s.Topic, s.Partition, s.State, s.Reason)
+		}
+		done = done && reading && s.Committed >= targets[s.TopicPartition]
+	}
+	for tp, target := range targets {
+		if !mine[tp] {
+			committed, ok := theirs[tp]
+			done = done && ok && committed >= target
+		}
+	}
+	return done, nil
+}

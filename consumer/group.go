@@ -1,0 +1,238 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"learnsink/handlers"
+)
+
+// watchInterval is how often a member looks whether its subscription still
+// fits the cluster; the coordinator is asked every few times only.
+const watchInterval = time.Second
+
+// awaitTopics returns the source topics that exist, once there is one. A topic
+// is looked for in the metadata, which creates none: joining a group for a
+// topic that is not there may, on a broker that creates topics by themselves.
+func (c *Consumer) awaitTopics(ctx context.Context) []string {
+	var told string
+	for ctx.Err() == nil {
+		counts, err := c.client.Partitions(ctx, c.topics...)
+		var there, missing []string
+		for _, t := range c.topics {
+			if counts[t] > 0 {
+				there = append(there, t)
+			} else {
+				missing = append(missing, t)
+			}
+		}
+		switch now := fmt.Sprint(missing, err); {
+		case err != nil && now != told:
+			c.logger.Warn().Err(err).Msg("waiting for a broker")
+			told = now
+		case err == nil && len(missing) > 0 && now != told:
+			c.logger.Warn().Strs("topics", missing).Msg("source topics do not exist yet and are waited for")
+			told = now
+		}
+		if len(there) > 0 {
+			return there
+		}
+		pause(ctx, watchInterval)
+	}
+	return nil
+}
+
+// member is one membership of the group, subscribed to topics. It returns when
+// ctx ends, or when the subscription has to change.
+func (c *Consumer) member(ctx context.Context, topics []string) error {
+	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID:                c.config.Group,
+		Brokers:           c.config.Connection.Brokers,
+		Dialer:            c.client.dialer,
+		Topics:            topics,
+		GroupBalancers:    []kafka.GroupBalancer{kafka.RoundRobinGroupBalancer{}, kafka.RangeGroupBalancer{}},
+		SessionTimeout:    c.config.SessionTimeout,
+		HeartbeatInterval: c.config.HeartbeatInterval,
+		JoinGroupBackoff:  time.Second,
+		StartOffset:       kafka.FirstOffset, // of no meaning here: the position says where to begin
+	})
+	if err != nil {
+		return fmt.Errorf("group: %w", err)
+	}
+	defer c.metrics.board.leave()
+	defer group.Close() // leaves the group, so that nobody waits for the session to expire
+	for {
+		generation, err := group.Next(ctx)
+		switch {
+		case ctx.Err() != nil, errors.Is(err, kafka.ErrGroupClosed):
+			return nil
+		case err != nil: // the group tries again by itself
+			c.metrics.failures.WithLabelValues("group").Inc()
+			c.metrics.board.leave()
+			c.logger.Warn().Err(err).Msg("joining the group")
+			continue
+		}
+		ended := make(chan bool, 1)
+		generation.Start(func(ctx context.Context) { ended <- c.generation(ctx, generation, topics) })
+		select {
+		case change := <-ended:
+			if change {
+				return nil
+			}
+		case <-ctx.Done():
+			group.Close() // ends the generation and waits for it
+			return nil
+		}
+	}
+}
+
+// generation works on what one generation assigns, until it ends. It runs in
+// the generation's one function, which never returns because of one partition:
+// that would end the generation for all of them. It reports whether the
+// subscription has to change.
+func (c *Consumer) generation(ctx context.Context, generation *kafka.Generation, topics []string) (change bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var assigned []*progress
+	var pipelines []*pipeline
+	for topic, partitions := range generation.Assignments {
+		for _, a := range partitions {
+			p := c.pipeline(handlers.TopicPartition{Topic: topic, Partition: a.ID}, &groupOffsets{
+				client: c.client, group: c.config.Group, generation: int(generation.ID), member: generation.MemberID,
+			})
+			assigned, pipelines = append(assigned, p.progress), append(pipelines, p)
+		}
+	}
+	c.metrics.board.assign(assigned)
+	c.metrics.rebalances.Inc()
+	c.logger.Info().Int32("generation", generation.ID).Int("partitions", len(assigned)).Msg("joined the group")
+
+	var running sync.WaitGroup
+	for _, p := range pipelines {
+		running.Go(func() { p.run(ctx) })
+	}
+	change = c.watch(ctx, topics, assigned)
+	cancel()
+	running.Wait()
+	return change
+}
+
+// watch returns true once the subscription no longer fits the cluster: a
+// source topic has come or gone, or a partition has no owner (one that was
+// added; the group's leader may have assigned by metadata older than it). It
+// returns false when ctx ends.
+func (c *Consumer) watch(ctx context.Context, topics []string, assigned []*progress) bool {
+	gone, orphaned := 0, 0
+	for tick := rand.IntN(5); pause(ctx, watchInterval); tick++ {
+		counts, err := c.client.Partitions(ctx, c.topics...)
+		if err != nil {
+			continue
+		}
+		missing := false
+		for _, t := range c.topics {
+			switch subscribed := slices.Contains(topics, t); {
+			case counts[t] > 0 && !subscribed:
+				c.logger.Info().Str("topic", t).Msg("source topic has come into being")
+				return true
+			case counts[t] == 0 && subscribed:
+				missing = true
+			}
+		}
+		if gone++; !missing {
+			gone = 0
+		}
+		if gone >= 10 {
+			c.logger.Warn().Msg("a source topic is gone")
+			return true
+		}
+		if tick%5 != 0 && orphaned == 0 {
+			continue
+		}
+		c.refreshStable(ctx, assigned)
+		if orphaned++; !c.orphan(ctx, topics, counts) {
+			orphaned = 0
+		}
+		if orphaned >= 2 {
+			c.logger.Info().Msg("a partition has no owner: the group is joined again")
+			return true
+		}
+	}
+	return false
+}
+
+// orphan reports whether a partition of the topics is assigned to nobody.
+func (c *Consumer) orphan(ctx context.Context, topics []string, counts map[string]int) bool {
+	response, err := c.client.kafka.DescribeGroups(ctx, &kafka.DescribeGroupsRequest{GroupIDs: []string{c.config.Group}})
+	if err != nil || len(response.Groups) != 1 || response.Groups[0].Error != nil || response.Groups[0].GroupState != "Stable" {
+		return false
+	}
+	owned := map[handlers.TopicPartition]bool{}
+	for _, m := range response.Groups[0].Members {
+		for _, t := range m.MemberAssignments.Topics {
+			for _, p := range t.Partitions {
+				owned[handlers.TopicPartition{Topic: t.Topic, Partition: p}] = true
+			}
+		}
+	}
+	for _, t := range topics {
+		for p := range counts[t] {
+			if !owned[handlers.TopicPartition{Topic: t, Partition: p}] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refreshStable keeps the lag true of partitions that are not being read
+// because something downstream is waiting.
+func (c *Consumer) refreshStable(ctx context.Context, assigned []*progress) {
+	ends := map[string]map[int]int64{}
+	for _, p := range assigned {
+		if _, asked := ends[p.Topic]; !asked {
+			ends[p.Topic], _ = c.client.StableOffsets(ctx, p.Topic) // best effort: nil says nothing
+		}
+		if end, ok := ends[p.Topic][p.Partition]; ok {
+			p.update(func(p *progress) { p.Stable = max(p.Stable, end) })
+		}
+	}
+}
+
+// groupOffsets commits for one generation.
+type groupOffsets struct {
+	client        *Client
+	group, member string
+	generation    int
+}
+
+// Commit writes the group's offset. Where the generation is over it is no
+// longer this member's to write, and the next owner's claim does.
+func (o *groupOffsets) Commit(ctx context.Context, tp handlers.TopicPartition, next, epoch int64) error {
+	response, err := o.client.kafka.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+		GroupID: o.group, GenerationID: o.generation, MemberID: o.member,
+		Topics: map[string][]kafka.OffsetCommit{tp.Topic: {{
+			Partition: tp.Partition, Offset: next,
+			// Tells our commits from those of a tool that moved the offset.
+			Metadata: fmt.Sprintf("ls1:%d", epoch),
+		}}},
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range response.Topics[tp.Topic] {
+		switch {
+		case errors.Is(p.Error, kafka.IllegalGeneration), errors.Is(p.Error, kafka.UnknownMemberId), errors.Is(p.Error, kafka.RebalanceInProgress):
+			return nil
+		case p.Error != nil:
+			return fmt.Errorf("commit the offset of %s/%d: %w", tp.Topic, tp.Partition, p.Error)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package consumer
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"learnsink/handlers"
+)
+
+// Metrics are what the consumer counts. Labels come from the configuration,
+// the rules' codes and the actions' columns, never from rows.
+type Metrics struct {
+	records    *prometheus.CounterVec
+	skipped    *prometheus.CounterVec
+	rows       *prometheus.CounterVec
+	rejections *prometheus.CounterVec
+	absent     *prometheus.CounterVec
+	batchRows  prometheus.Histogram
+	batchBytes prometheus.Histogram
+	stages     *prometheus.HistogramVec
+	failures   *prometheus.CounterVec
+	lastEvent  *prometheus.GaugeVec
+	rebalances prometheus.Counter
+	board      *board
+}
+
+// NewMetrics makes the metrics and registers them; a nil Registerer leaves
+// them unregistered. One Metrics serves one Consumer.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "learnsink", Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		records: counter("records_total", "Records that were read from source topics, by topic.", "topic"),
+		skipped: counter("offsets_skipped_total",
+			"Offsets of source topics that hold no row: transaction markers, aborted or compacted records, ignored tombstones.", "topic"),
+		rows:       counter("rows_total", "Rows that were applied, by action and outcome (accepted, rejected, ignored).", "action", "outcome"),
+		rejections: counter("rejections_total", "Errors of rejected rows, by action and code; a row may have several.", "action", "code"),
+		absent:     counter("absent_columns_total", "Rows that did not give a column, by action and column.", "action", "column"),
+		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "learnsink", Name: "batch_rows",
+			Help: "Rows of an applied batch.", Buckets: []float64{0, 1, 10, 50, 100, 250, 500, 1000, 2000, 4000, 8000}}),
+		batchBytes: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "learnsink", Name: "batch_bytes",
+			Help: "Bytes of keys, values and headers of an applied batch.", Buckets: prometheus.ExponentialBuckets(1<<10, 4, 9)}),
+		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "learnsink", Name: "stage_seconds",
+			Help:    "Time that a batch spent in a stage of its road (decode, facts, decide, apply, publish, commit), waiting for its turn not included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"stage"}),
+		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage.", "stage"),
+		lastEvent: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "learnsink", Name: "last_event_timestamp_seconds",
+			Help: "The time of the latest event that was applied, by source topic, in seconds since 1970."}, []string{"topic"}),
+		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "learnsink", Name: "generations_total",
+			Help: "Group generations that this process has had a place in."}),
+		board: &board{},
+	}
+	if reg != nil {
+		reg.MustRegister(m.records, m.skipped, m.rows, m.rejections, m.absent, m.batchRows, m.batchBytes,
+			m.stages, m.failures, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
+	}
+	return m
+}
+
+// stage measures one stage; the func it returns ends it.
+func (m *Metrics) stage(name string) func() time.Duration {
+	began := time.Now()
+	return func() time.Duration {
+		took := time.Since(began)
+		m.stages.WithLabelValues(name).Observe(took.Seconds())
+		return took
+	}
+}
+
+// applied counts a batch that has been applied.
+func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (accepted, rejected int) {
+	topic, action := b.source.Topic, string(b.source.Rules.Action())
+	var latest time.Time
+	for i := range decisions {
+		d := &decisions[i]
+		if d.EventTime.After(latest) {
+			latest = d.EventTime
+		}
+		if d.Verdict == handlers.Accepted {
+			accepted++
+			continue
+		}
+		rejected++
+		for _, e := range d.Errors {
+			m.rejections.WithLabelValues(action, string(e.Code)).Inc()
+		}
+	}
+	m.records.WithLabelValues(topic).Add(float64(len(b.records)))
+	m.skipped.WithLabelValues(topic).Add(float64(b.to-b.from) - float64(accepted+rejected))
+	m.rows.WithLabelValues(action, "accepted").Add(float64(accepted))
+	m.rows.WithLabelValues(action, "rejected").Add(float64(rejected))
+	m.rows.WithLabelValues(action, "ignored").Add(float64(ignored))
+	m.batchRows.Observe(float64(len(b.records)))
+	m.batchBytes.Observe(float64(b.bytes))
+	if !latest.IsZero() {
+		m.lastEvent.WithLabelValues(topic).Set(float64(latest.UnixMilli()) / 1000)
+	}
+	return accepted, rejected
+}
+
+// partitionCollector tells of the assigned partitions as they are when asked,
+// so that a lag grows while nothing moves.
+type partitionCollector struct {
+	board                                     *board
+	lag, age, applied, published, pending, is *prometheus.Desc
+	member                                    *prometheus.Desc
+}
+
+func newPartitionCollector(b *board) *partitionCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("learnsink_"+name, help, labels, nil)
+	}
+	return &partitionCollector{
+		board:     b,
+		lag:       desc("lag_records", "Offsets between what is applied and the stable end of an assigned source partition.", "topic", "partition"),
+		age:       desc("lag_seconds", "How long the first row that is not yet applied has been in the log of an assigned source partition; 0 without lag.", "topic", "partition"),
+		applied:   desc("applied_offset", "The next offset to apply of an assigned source partition.", "topic", "partition"),
+		published: desc("published_offset", "The next offset to publish of an assigned source partition.", "topic", "partition"),
+		pending:   desc("outbox_pending", "Batches of an assigned source partition that are applied and not yet published.", "topic", "partition"),
+		is:        desc("partition_state", "1 for the state that an assigned source partition is in, 0 for the others.", "topic", "partition", "state"),
+		member:    desc("group_member", "1 while this process has its place in the group."),
+	}
+}
+
+// Describe tells what Collect gives.
+func (c *partitionCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.lag, c.age, c.applied, c.published, c.pending, c.is, c.member} {
+		ch <- d
+	}
+}
+
+// Collect gives the state of each assigned partition.
+func (c *partitionCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	yes := map[bool]float64{true: 1}
+	now := time.Now()
+	member, partitions := c.board.all()
+	gauge(c.member, yes[member])
+	for _, p := range partitions {
+		s := p.status()
+		lag, age := p.lag(now)
+		topic, partition := s.Topic, strconv.Itoa(s.Partition)
+		gauge(c.lag, float64(lag), topic, partition)
+		gauge(c.age, age.Seconds(), topic, partition)
+		gauge(c.applied, float64(s.Applied), topic, partition)
+		gauge(c.published, float64(s.Published), topic, partition)
+		gauge(c.pending, float64(s.Pending), topic, partition)
+		for _, state := range []handlers.State{handlers.Running, handlers.Waiting, handlers.NoCatalogue,
+			handlers.DataLost, handlers.LogDiverged, handlers.Oversized} {
+			gauge(c.is, yes[s.State == state], topic, partition, string(state))
+		}
+	}
+}
