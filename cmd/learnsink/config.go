@@ -1,0 +1,568 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"learnsink/consumer"
+	"learnsink/handlers"
+	"learnsink/store"
+)
+
+// config is the effective configuration: flags before environment before file
+// before defaults.
+type config struct {
+	Kafka           consumer.Connection
+	DatabaseURL     string // empty: the PG* variables
+	Group           string
+	Sources         []*handlers.Source
+	AcceptedTopic   string // of the sources that name none
+	DeadLetterTopic string
+	Publish         string
+	BatchRows       int
+	BatchBytes      int
+	BatchLinger     time.Duration
+	Breaker         string
+	HTTP            string // address, or off
+	Metrics         string // address, or off
+	Retention       time.Duration
+	LogLevel        zerolog.Level
+	LogFormat       string // pretty, json or "": by what stderr is
+
+	tls          string            // on, off or "": on if another setting of tls is there
+	passwordFile string            // sasl.passwordFile
+	origins      map[string]string // for each setting that is not a default: where it was said
+	sources      []sourceText      // the sources as they were written
+}
+
+// sourceText is a source as it was written.
+type sourceText struct {
+	topic, action, acceptedTopic, deadLetterTopic, order, eventTime string
+	settings                                                        []handlers.Setting
+	rulesFile                                                       string // the vendor's XML, or YAML, as named
+}
+
+// setting is one scalar of the configuration: its name in the file, how it is
+// read and shown. The sources alone are not scalars.
+type setting struct {
+	key    string
+	env    string // the variable; with secret also its _FILE
+	secret bool
+	set    func(c *config, text string) error
+	get    func(c *config) string // as config print shows it
+}
+
+// settings lists every scalar, in the order in which config print shows them.
+func settings() []setting {
+	return []setting{
+		{key: "brokers", env: "KAFKA_BROKERS", set: setBrokers, get: func(c *config) string { return strings.Join(c.Kafka.Brokers, ",") }},
+		{key: "databaseUrl", env: "DATABASE_URL", secret: true, set: setDatabaseURL, get: func(c *config) string { return maskURL(c.DatabaseURL) }},
+		text("group", "LEARNSINK_GROUP", func(c *config) *string { return &c.Group }, noBlank),
+		text("acceptedTopic", "LEARNSINK_ACCEPTED_TOPIC", func(c *config) *string { return &c.AcceptedTopic }, topicName),
+		text("deadLetterTopic", "LEARNSINK_DEAD_LETTER_TOPIC", func(c *config) *string { return &c.DeadLetterTopic }, topicName),
+		text("publish", "", func(c *config) *string { return &c.Publish }, publishMode),
+		number("batch.rows", 1, 100_000, func(c *config) *int { return &c.BatchRows }),
+		number("batch.bytes", 1<<10, 1<<28, func(c *config) *int { return &c.BatchBytes }),
+		period("batch.linger", 0, 10*time.Second, func(c *config) *time.Duration { return &c.BatchLinger }),
+		text("breaker", "", func(c *config) *string { return &c.Breaker }, breaker),
+		text("http", "LEARNSINK_HTTP", func(c *config) *string { return &c.HTTP }, listenAddress),
+		text("metrics", "LEARNSINK_METRICS", func(c *config) *string { return &c.Metrics }, listenAddress),
+		period("retention", time.Hour, 100*365*24*time.Hour, func(c *config) *time.Duration { return &c.Retention }),
+		{key: "logLevel", env: "LEARNSINK_LOG_LEVEL", set: setLogLevel, get: func(c *config) string { return c.LogLevel.String() }},
+		text("logFormat", "LEARNSINK_LOG_FORMAT", func(c *config) *string { return &c.LogFormat }, oneOf("pretty", "json")),
+		text("tls.enabled", "KAFKA_TLS", func(c *config) *string { return &c.tls }, onOff),
+		text("tls.ca", "KAFKA_TLS_CA", func(c *config) *string { return &c.Kafka.TLS.CAFile }, noBlank),
+		text("tls.cert", "KAFKA_TLS_CERT", func(c *config) *string { return &c.Kafka.TLS.CertFile }, noBlank),
+		text("tls.key", "KAFKA_TLS_KEY", func(c *config) *string { return &c.Kafka.TLS.KeyFile }, noBlank),
+		text("tls.serverName", "KAFKA_TLS_SERVER_NAME", func(c *config) *string { return &c.Kafka.TLS.ServerName }, noBlank),
+		text("sasl.mechanism", "KAFKA_SASL_MECHANISM", func(c *config) *string { return &c.Kafka.SASL.Mechanism },
+			oneOf(consumer.Plain, consumer.ScramSHA256, consumer.ScramSHA512)),
+		text("sasl.user", "KAFKA_SASL_USER", func(c *config) *string { return &c.Kafka.SASL.User }, noBlank),
+		{key: "sasl.password", env: "KAFKA_SASL_PASSWORD", secret: true,
+			set: func(c *config, text string) error { c.Kafka.SASL.Password = consumer.Secret(text); return nil },
+			get: func(c *config) string { return masked(string(c.Kafka.SASL.Password)) }},
+		text("sasl.passwordFile", "", func(c *config) *string { return &c.passwordFile }, noBlank),
+	}
+}
+
+// defaults is the configuration where nothing is said.
+func defaults() *config {
+	return &config{
+		Kafka:           consumer.Connection{Brokers: []string{"localhost:9092"}},
+		Group:           "learnsink",
+		AcceptedTopic:   "learning.accepted",
+		DeadLetterTopic: "learning.dead-letter",
+		Publish:         "at-least-once",
+		BatchRows:       2000,
+		BatchBytes:      4 << 20,
+		BatchLinger:     50 * time.Millisecond,
+		Breaker:         "off",
+		HTTP:            "127.0.0.1:8080",
+		Metrics:         "off",
+		Retention:       90 * 24 * time.Hour,
+		LogLevel:        zerolog.InfoLevel,
+		origins:         map[string]string{},
+		sources: []sourceText{
+			{topic: "learning.tracking", action: string(handlers.Tracking)},
+			{topic: "learning.intervention", action: string(handlers.Intervention)},
+		},
+	}
+}
+
+// fault is one thing that is wrong with the configuration.
+type fault struct {
+	place string // FILE:LINE, the name of a variable, or a flag
+	what  string // and what to do about it
+}
+
+// configError is everything that is wrong with a configuration, at once.
+type configError []fault
+
+func (e configError) Error() string {
+	lines := make([]string, len(e))
+	for i, f := range e {
+		lines[i] = f.place + ": " + f.what
+	}
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return fmt.Sprintf("%d faults in the configuration:\n%s", len(lines), strings.Join(lines, "\n"))
+}
+
+// load reads the effective configuration. Its error is a callError, and names
+// every fault with its place.
+func (a *app) load() (*config, error) {
+	c := defaults()
+	var faults configError
+	path := a.configFile
+	if path == "" {
+		path = os.Getenv("LEARNSINK_CONFIG")
+	}
+	if path != "" {
+		faults = append(faults, c.readFile(path)...)
+	}
+	faults = append(faults, c.readEnvironment()...)
+	for _, s := range settings() {
+		if text, ok := a.flags[s.key]; ok {
+			faults = append(faults, c.set(s, "--"+flagName(s.key), text)...)
+		}
+	}
+	faults = append(faults, c.finish()...)
+	if len(faults) > 0 {
+		return nil, callError{faults}
+	}
+	return c, nil
+}
+
+func flagName(key string) string {
+	switch key {
+	case "databaseUrl":
+		return "database-url"
+	case "logLevel":
+		return "log-level"
+	case "logFormat":
+		return "log-format"
+	}
+	return key
+}
+
+func (c *config) set(s setting, place, text string) configError {
+	if err := s.set(c, strings.TrimSpace(text)); err != nil {
+		return configError{{place, fmt.Sprintf("%s: %v", s.key, err)}}
+	}
+	c.origins[s.key] = place
+	return nil
+}
+
+// readEnvironment takes the variables that are set and not empty; a secret may
+// stand in a file that <variable>_FILE names.
+func (c *config) readEnvironment() (faults configError) {
+	for _, s := range settings() {
+		if s.env == "" {
+			continue
+		}
+		value, file := os.Getenv(s.env), ""
+		if s.secret {
+			file = os.Getenv(s.env + "_FILE")
+		}
+		switch {
+		case value != "" && file != "":
+			faults = append(faults, fault{s.env, fmt.Sprintf("is set, and %s_FILE too: unset one of them", s.env)})
+		case value != "":
+			faults = append(faults, c.set(s, s.env, value)...)
+		case file != "":
+			secret, err := readSecret(file)
+			if err != nil {
+				faults = append(faults, fault{s.env + "_FILE", err.Error()})
+				continue
+			}
+			faults = append(faults, c.set(s, s.env+"_FILE", secret)...)
+		}
+	}
+	if c.DatabaseURL == "" && os.Getenv("PGPASSWORD") == "" && os.Getenv("PGPASSWORD_FILE") != "" {
+		password, err := readSecret(os.Getenv("PGPASSWORD_FILE"))
+		if err != nil {
+			return append(faults, fault{"PGPASSWORD_FILE", err.Error()})
+		}
+		// The other PG* variables still say all the rest.
+		c.DatabaseURL = "password='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password) + "'"
+		c.origins["databaseUrl"] = "PGPASSWORD_FILE"
+	}
+	return faults
+}
+
+// readSecret reads a secret's file, without the line's end that editors leave.
+func readSecret(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// place says where a setting was said, for faults found later.
+func (c *config) place(keys ...string) string {
+	for _, key := range keys {
+		if origin, ok := c.origins[key]; ok {
+			return origin
+		}
+	}
+	return "configuration"
+}
+
+// finish checks what only the whole can tell, and compiles the sources.
+func (c *config) finish() (faults configError) {
+	if c.passwordFile != "" {
+		if _, ok := c.origins["sasl.password"]; ok && c.Kafka.SASL.Password != "" {
+			if strings.HasPrefix(c.origins["sasl.password"], "KAFKA_") {
+				c.passwordFile = "" // the environment comes before the file
+			} else {
+				faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: there is sasl.password too: leave one of them"})
+			}
+		}
+	}
+	if c.passwordFile != "" && len(faults) == 0 {
+		password, err := readSecret(c.passwordFile)
+		if err != nil {
+			faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: " + err.Error()})
+		}
+		c.Kafka.SASL.Password = consumer.Secret(password)
+	}
+	t := &c.Kafka.TLS
+	t.Enabled = c.tls == "on" || c.tls == "" && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "")
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		faults = append(faults, fault{c.place("tls.cert", "tls.key"), "tls: a certificate needs its key, and a key its certificate: give tls.cert and tls.key"})
+	}
+	if c.tls == "off" && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "") {
+		faults = append(faults, fault{c.place("tls.enabled"), "tls: is off, but other settings of tls are given: remove them, or say on"})
+	}
+	for name, path := range map[string]string{"tls.ca": t.CAFile, "tls.cert": t.CertFile, "tls.key": t.KeyFile} {
+		if path == "" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			faults = append(faults, fault{c.place(name), fmt.Sprintf("%s: %v", name, err)})
+		}
+	}
+	switch s := c.Kafka.SASL; {
+	case s.Mechanism == "" && (s.User != "" || s.Password != ""):
+		faults = append(faults, fault{c.place("sasl.user", "sasl.password", "sasl.passwordFile"), "sasl: a user or password is given but no mechanism: set sasl.mechanism"})
+	case s.Mechanism != "" && s.User == "":
+		faults = append(faults, fault{c.place("sasl.mechanism"), "sasl: no user is given: set sasl.user"})
+	}
+	if c.origins["sources"] == "" { // else the file's reader has done it, with lines
+		for _, text := range c.sources {
+			source, _ := c.compile(text)
+			c.Sources = append(c.Sources, source)
+		}
+	}
+	c.routes()
+	faults = append(faults, c.checkRoutes()...)
+	slices.SortStableFunc(faults, func(a, b fault) int { return comparePlaces(a.place, b.place) })
+	return faults
+}
+
+// comparePlaces orders the lines of a file; other places stay as they come.
+func comparePlaces(a, b string) int {
+	line := func(place string) (string, int) {
+		at := strings.LastIndexByte(place, ':')
+		if at < 0 {
+			return place, -1
+		}
+		n, err := strconv.Atoi(place[at+1:])
+		if err != nil {
+			return place, -1
+		}
+		return place[:at], n
+	}
+	fileA, lineA := line(a)
+	fileB, lineB := line(b)
+	if fileA != fileB || lineA < 0 || lineB < 0 {
+		return 0
+	}
+	return lineA - lineB
+}
+
+// compile makes a source of what was written.
+func (c *config) compile(s sourceText) (*handlers.Source, error) {
+	rules, err := handlers.Compile(handlers.Action(s.action), s.settings)
+	return &handlers.Source{
+		Topic:           s.topic,
+		Rules:           rules,
+		AcceptedTopic:   s.acceptedTopic,
+		DeadLetterTopic: s.deadLetterTopic,
+		ByEventTime:     s.order == "event-time",
+		EventTimeHeader: s.eventTime == "header",
+	}, err
+}
+
+// routes sends the outputs of sources that name no topics to the common ones.
+func (c *config) routes() {
+	for _, s := range c.Sources {
+		if s.AcceptedTopic == "" {
+			s.AcceptedTopic = c.AcceptedTopic
+		}
+		if s.DeadLetterTopic == "" {
+			s.DeadLetterTopic = c.DeadLetterTopic
+		}
+	}
+}
+
+// checkRoutes refuses topics that would feed themselves.
+func (c *config) checkRoutes() (faults configError) {
+	read, accepted := map[string]bool{}, map[string]bool{}
+	for _, s := range c.Sources {
+		if read[s.Topic] {
+			faults = append(faults, fault{c.place("source."+s.Topic, "sources"), fmt.Sprintf("topic %s is a source twice: a topic has one action and one set of rules", s.Topic)})
+		}
+		read[s.Topic], accepted[s.AcceptedTopic] = true, true
+	}
+	for _, s := range c.Sources {
+		place := c.place("source."+s.Topic, "sources")
+		for _, out := range []string{s.AcceptedTopic, s.DeadLetterTopic} {
+			if read[out] {
+				faults = append(faults, fault{place, fmt.Sprintf("outcomes of source %s go to %s, which is a source itself: they would be read as rows", s.Topic, out)})
+			}
+		}
+		if accepted[s.DeadLetterTopic] {
+			faults = append(faults, fault{place, fmt.Sprintf("dead letters of source %s go to %s, which takes accepted events", s.Topic, s.DeadLetterTopic)})
+		}
+	}
+	return faults
+}
+
+// source returns the first source of an action.
+func (c *config) source(action handlers.Action) *handlers.Source {
+	for _, s := range c.Sources {
+		if s.Rules.Action() == action {
+			return s
+		}
+	}
+	return nil
+}
+
+// topics returns every topic that the configuration names, sources first.
+func (c *config) topics() []string {
+	var topics []string
+	add := func(topic string) {
+		if !slices.Contains(topics, topic) {
+			topics = append(topics, topic)
+		}
+	}
+	for _, s := range c.Sources {
+		add(s.Topic)
+	}
+	for _, s := range c.Sources {
+		add(s.AcceptedTopic)
+		add(s.DeadLetterTopic)
+	}
+	return topics
+}
+
+// store says which database.
+func (c *config) store() store.Config { return store.Config{URL: c.DatabaseURL} }
+
+// Readers of single settings.
+
+func text(key, env string, field func(*config) *string, check func(string) error) setting {
+	return setting{
+		key: key, env: env,
+		set: func(c *config, text string) error { *field(c) = text; return check(text) },
+		get: func(c *config) string { return *field(c) },
+	}
+}
+
+func number(key string, lo, hi int, field func(*config) *int) setting {
+	return setting{
+		key: key,
+		set: func(c *config, text string) error {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < lo || n > hi {
+				return fmt.Errorf("%q is not a whole number from %d to %d", text, lo, hi)
+			}
+			*field(c) = n
+			return nil
+		},
+		get: func(c *config) string { return strconv.Itoa(*field(c)) },
+	}
+}
+
+func period(key string, lo, hi time.Duration, field func(*config) *time.Duration) setting {
+	return setting{
+		key: key,
+		set: func(c *config, text string) error {
+			d, err := parsePeriod(text)
+			if err != nil || d < lo || d > hi {
+				return fmt.Errorf("%q is not a time from %s to %s: say 50ms, 10s, 36h or 90d", text, showPeriod(lo), showPeriod(hi))
+			}
+			*field(c) = d
+			return nil
+		},
+		get: func(c *config) string { return showPeriod(*field(c)) },
+	}
+}
+
+// parsePeriod reads a duration, in days too: 90d.
+func parsePeriod(text string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(text)
+}
+
+func showPeriod(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
+}
+
+func setBrokers(c *config, text string) error {
+	var brokers []string
+	for broker := range strings.SplitSeq(text, ",") {
+		broker = strings.TrimSpace(broker)
+		if _, port, err := net.SplitHostPort(broker); err != nil || port == "" {
+			return fmt.Errorf("%q is not host:port", broker)
+		}
+		brokers = append(brokers, broker)
+	}
+	c.Kafka.Brokers = brokers
+	return nil
+}
+
+func setDatabaseURL(c *config, text string) error {
+	c.DatabaseURL = text
+	if scheme, _, ok := strings.Cut(text, "://"); ok {
+		if scheme != "postgres" && scheme != "postgresql" {
+			return fmt.Errorf("the scheme is %s: say postgres://user@host:5432/database", scheme)
+		}
+		if _, err := url.Parse(text); err != nil {
+			return errors.New("is not a URL: percent-encode what is special in user and password") // err holds the password
+		}
+		return nil
+	}
+	if text != "" && !strings.Contains(text, "=") {
+		return errors.New("is neither postgres://user@host:5432/database nor key=value pairs")
+	}
+	return nil
+}
+
+func setLogLevel(c *config, text string) (err error) {
+	if err := oneOf("debug", "info", "warn", "error")(text); err != nil {
+		return err
+	}
+	c.LogLevel, err = zerolog.ParseLevel(text)
+	return err
+}
+
+func oneOf(words ...string) func(string) error {
+	return func(text string) error {
+		if slices.Contains(words, text) {
+			return nil
+		}
+		return fmt.Errorf("%q is not %s", text, strings.Join(words, ", "))
+	}
+}
+
+func noBlank(text string) error {
+	if text == "" {
+		return errors.New("is empty: give it a value or leave it out")
+	}
+	return nil
+}
+
+var kafkaTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+func topicName(text string) error {
+	if !kafkaTopic.MatchString(text) || text == "." || text == ".." {
+		return fmt.Errorf("%q is no topic name: letters, digits, '.', '_' and '-', at most 249", text)
+	}
+	return nil
+}
+
+func publishMode(text string) error {
+	if text == "transactional" {
+		return errors.New("transactional is not there yet: say at-least-once; outputs keep their ids, so that readers can drop repeats")
+	}
+	return oneOf("at-least-once")(text)
+}
+
+func breaker(text string) error {
+	if text == "off" {
+		return nil
+	}
+	return errors.New("is not there yet: say off, or leave it out")
+}
+
+func onOff(text string) error { return oneOf("on", "off")(text) }
+
+func listenAddress(text string) error {
+	if text == "off" {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(text); err != nil || port == "" {
+		return fmt.Errorf("%q is not an address: say host:port, :port or off", text)
+	}
+	return nil
+}
+
+// masked stands in for a secret; "" stays, so that one sees that there is none.
+func masked(secret string) string {
+	if secret == "" {
+		return ""
+	}
+	return "***"
+}
+
+var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)
+
+// maskURL hides the passwords of a database address.
+func maskURL(address string) string {
+	if scheme, rest, ok := strings.Cut(address, "://"); ok {
+		authority, path := rest, ""
+		if at := strings.IndexAny(rest, "/?"); at >= 0 {
+			authority, path = rest[:at], rest[at:]
+		}
+		if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+			user, _, hasPassword := strings.Cut(authority[:at], ":")
+			if hasPassword {
+				user += ":***"
+			}
+			authority = user + authority[at:]
+		}
+		address = scheme + "://" + authority + path
+	}
+	return passwordPair.ReplaceAllString(address, "$1***")
+}
