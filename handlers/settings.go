@@ -43,13 +43,8 @@ func Compile(action Action, settings []Setting) (*Rules, error) {
 		statuses:        map[string]Status{},
 	}, clockText: "00:00:00", formatText: "YYYY-MM-DD hh:ii:ss"}
 	r := c.rules
-	switch action {
-	case Tracking:
-		r.table = trackingTable()
-	case Intervention:
-		r.table = interventionTable()
-	default:
-		return nil, fmt.Errorf("action %q is unknown: %s or %s expected", action, Tracking, Intervention)
+	if r.table = tableOf(action); r.table == nil {
+		return nil, unknownAction(action)
 	}
 	for s := NotAttempted; s <= Browsed; s++ {
 		r.statusWords[s] = s.String()
@@ -83,6 +78,21 @@ func Compile(action Action, settings []Setting) (*Rules, error) {
 	digest := sha256.Sum256([]byte(c.canonical()))
 	r.hash = hex.EncodeToString(digest[:6])
 	return r, nil
+}
+
+// tableOf returns the columns of an action; nil: there is no such action.
+func tableOf(action Action) *table {
+	switch action {
+	case Tracking:
+		return trackingTable()
+	case Intervention:
+		return interventionTable()
+	}
+	return nil
+}
+
+func unknownAction(action Action) error {
+	return fmt.Errorf("action [%s] is not known: write %s or %s", action, Tracking, Intervention)
 }
 
 // settingsOf names the settings that an action knows, and how each is read.
@@ -132,7 +142,7 @@ func (c *compiler) fault(s *Setting, format string, args ...any) {
 
 // errorf is an error that begins with the setting's line, where it is known.
 func (s *Setting) errorf(format string, args ...any) error {
-	text := fmt.Sprintf(format, args...)
+	text := escapeControls(fmt.Sprintf(format, args...)) // one line
 	if s.Line > 0 {
 		text = "line " + strconv.Itoa(s.Line) + ": " + text
 	}
@@ -331,7 +341,7 @@ func (c *compiler) finish() {
 	for s := NotAttempted; s <= Browsed; s++ {
 		r.statuses[r.statusWords[s]] = s
 	}
-	if strings.TrimSpace(c.formatText) != isoFormat {
+	if r.action == Tracking && strings.TrimSpace(c.formatText) != isoFormat { // interventionDate is ISO 8601, always
 		var err error
 		if r.dateTime, err = compileDateTimeFormat(c.formatText, c.clock, r.location); err != nil {
 			c.faults = append(c.faults, c.format.errorf("%v", err))
