@@ -184,7 +184,7 @@ CREATE INDEX rejection_rejected_at ON learnsink.rejection (rejected_at);
 COMMENT ON TABLE learnsink.rejection IS 'One line for each dead letter, with the whole record, kept for the configured retention. Personal data, as it was sent.';
 COMMENT ON COLUMN learnsink.rejection.id IS 'The dead letter''s learnsink.id: <source topic>-<partition>-<offset>.';
 COMMENT ON COLUMN learnsink.rejection.codes IS 'The codes of errors, each once, in their order.';
-COMMENT ON COLUMN learnsink.rejection.headers IS 'The record''s headers in their order: [{"key" or "keyBase64", "value" or "valueBase64"}]; base64 where the bytes are no storable text, a null value is null.';
+COMMENT ON COLUMN learnsink.rejection.headers IS 'The record''s headers in their order: [{"key" or "keyBase64", "value" or "valueBase64"}]; base64 where the bytes are no storable text; a null value has neither member.';
 COMMENT ON COLUMN learnsink.rejection.rejected_at IS 'The clock of the database.';
 COMMENT ON COLUMN learnsink.rejection.rules IS 'The hash of the settings by which the row was judged.';
 

@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"learnsink/handlers"
+)
+
+// AuditOptions says how an audit is done.
+type AuditOptions struct {
+	// Retention is how long rejections are kept: of batches older than that
+	// none are expected. 0: for ever.
+	Retention time.Duration
+}
+
+// Finding is a fault in the books.
+type Finding struct {
+	handlers.TopicPartition
+	From, To int64 // the source offsets in question, [From, To)
+	Fault    string
+}
+
+// String names the place and the fault.
+func (f Finding) String() string {
+	return fmt.Sprintf("%s/%d offsets %d to %d: %s", f.Topic, f.Partition, f.From, f.To, f.Fault)
+}
+
+// Each check is a query of findings: topic, partition, from, to, fault.
+const (
+	auditPositions = `
+SELECT topic, partition, first_offset, next_offset,
+  format('the position does not sum up: first %s + accepted %s + rejected %s + skipped %s is not next', first_offset, accepted, rejected, skipped)
+FROM learnsink.position WHERE first_offset + accepted + rejected + skipped <> next_offset OR least(accepted, rejected, skipped) < 0
+ORDER BY 1, 2`
+
+	auditLedgerGaps = `
+SELECT topic, partition, least(before, from_offset), greatest(before, from_offset),
+  CASE WHEN first THEN 'the ledger does not begin where the position does'
+       WHEN before < from_offset THEN 'the ledger has a gap' ELSE 'the ledger counts offsets twice' END
+FROM (
+  SELECT g.topic, g.partition, g.from_offset,
+    coalesce(lag(g.to_offset) OVER w, p.first_offset) AS before, lag(g.to_offset) OVER w IS NULL AS first
+  FROM learnsink.ledger g LEFT JOIN learnsink.position p USING (topic, partition)
+  WINDOW w AS (PARTITION BY g.topic, g.partition ORDER BY g.from_offset)) lines
+WHERE before <> from_offset
+ORDER BY 1, 2, 3`
+
+	auditLedgerEnds = `
+SELECT topic, partition, least(coalesce(max(g.to_offset), p.first_offset), p.next_offset), greatest(coalesce(max(g.to_offset), p.first_offset), p.next_offset),
+  'the ledger does not end where the position is'
+FROM learnsink.position p LEFT JOIN learnsink.ledger g USING (topic, partition)
+GROUP BY topic, partition, p.first_offset, p.next_offset HAVING coalesce(max(g.to_offset), p.first_offset) <> p.next_offset
+UNION ALL
+SELECT topic, partition, min(from_offset), max(to_offset), 'the ledger knows a partition that has no position'
+FROM learnsink.ledger g WHERE NOT EXISTS (SELECT FROM learnsink.position p WHERE (p.topic, p.partition) = (g.topic, g.partition))
+GROUP BY topic, partition
+ORDER BY 1, 2`
+
+	auditLedgerSums = `
+SELECT topic, partition, p.first_offset, p.next_offset,
+  format('the ledger counts accepted %s, rejected %s, skipped %s, the position %s, %s, %s',
+    sum(g.accepted), sum(g.rejected), sum(g.skipped), p.accepted, p.rejected, p.skipped)
+FROM learnsink.position p JOIN learnsink.ledger g USING (topic, partition)
+GROUP BY topic, partition, p.first_offset, p.next_offset, p.accepted, p.rejected, p.skipped
+HAVING (sum(g.accepted), sum(g.rejected), sum(g.skipped)) <> (p.accepted, p.rejected, p.skipped)
+ORDER BY 1, 2`
+
+	auditLedgerLines = `
+SELECT topic, partition, from_offset, to_offset, format('the ledger line counts accepted %s, rejected %s, skipped %s, and %s rows by sender',
+  accepted, rejected, skipped, (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c))
+FROM learnsink.ledger
+WHERE from_offset + accepted + rejected + skipped <> to_offset
+   OR accepted + rejected <> (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c)
+ORDER BY 1, 2, 3`
+
+	// Lines are looked at one by one only where a partition's sum is wrong.
+	auditRejections = `
+WITH kept AS (SELECT topic, partition, from_offset, to_offset, rejected FROM learnsink.ledger WHERE applied_at >= $1),
+wrong AS (
+  SELECT topic, partition FROM kept k GROUP BY topic, partition
+  HAVING sum(rejected) <> (SELECT count(*) FROM learnsink.rejection r
+    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.source_offset >= min(k.from_offset)))
+SELECT k.topic, k.partition, k.from_offset, k.to_offset, format('%s rows were rejected, %s rejections are stored', k.rejected, r.n)
+FROM kept k JOIN wrong USING (topic, partition)
+CROSS JOIN LATERAL (SELECT count(*) AS n FROM learnsink.rejection r
+  WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.source_offset >= k.from_offset AND r.source_offset < k.to_offset) r
+WHERE k.rejected <> r.n
+UNION ALL
+SELECT r.source_topic, r.source_partition, r.source_offset, r.source_offset + 1, 'a rejection is stored that no batch speaks of'
+FROM learnsink.rejection r LEFT JOIN learnsink.position p ON (p.topic, p.partition) = (r.source_topic, r.source_partition)
+WHERE p.topic IS NULL OR r.source_offset < p.first_offset OR r.source_offset >= p.next_offset
+ORDER BY 1, 2, 3`
+
+	auditOutbox = `
+SELECT o.topic, o.partition, o.from_offset, o.to_offset, 'the outbox speaks of offsets that no batch does'
+FROM learnsink.outbox o LEFT JOIN learnsink.ledger g USING (topic, partition, from_offset)
+WHERE g.to_offset IS DISTINCT FROM o.to_offset
+ORDER BY 1, 2, 3`
+
+	auditTracking = `
+SELECT d.source_topic, d.source_partition, d.source_offset, d.source_offset + 1, 'a tracking row is stored, and remembered as deleted by this offset'
+FROM learnsink.tracking_deleted d JOIN learnsink.tracking USING (registration_id, learning_object_id)
+ORDER BY 1, 2, 3`
+)
+
+// Audit proves the books, in one snapshot of the database: every position
+// sums up; the lines of the ledger follow each other without a gap up to it,
+// and sum up to it; every rejection that was counted has its row, and none has
+// one that was not. It returns what it finds wrong. That every outcome is in
+// the topics, once, is for the reader of the topics to prove (RejectedOffsets,
+// Ledger).
+func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding, err error) {
+	defer wrap(&err, "audit")
+	since := time.Time{} // year 1: before every line
+	if opt.Retention > 0 {
+		since = time.Now().Add(-opt.Retention)
+	}
+	err = s.reading(ctx, func(tx pgx.Tx) error {
+		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerSums, auditLedgerLines, auditRejections, auditOutbox, auditTracking} {
+			var args []any
+			if query == auditRejections {
+				args = []any{since}
+			}
+			rows, err := tx.Query(ctx, query, args...)
+			if err != nil {
+				return err
+			}
+			var f Finding
+			if _, err := pgx.ForEachRow(rows, []any{&f.Topic, &f.Partition, &f.From, &f.To, &f.Fault}, func() error {
+				findings = append(findings, f)
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return findings, err
+}
+
+// RejectedOffsets returns the source offsets of the stored rejections of a
+// partition within [from, to), in order.
+func (s *Store) RejectedOffsets(ctx context.Context, tp handlers.TopicPartition, from, to int64) (_ []int64, err error) {
+	defer wrap(&err, "read the rejections")
+	rows, err := s.pool.Query(ctx, `SELECT source_offset FROM learnsink.rejection
+		WHERE source_topic = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4 ORDER BY 1`, tp.Topic, tp.Partition, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// LedgerLine is one applied batch.
+type LedgerLine struct {
+	From, To                    int64 // source offsets [From, To)
+	Accepted, Rejected, Skipped int64
+	AppliedAt                   time.Time
+	Rules                       string // the hash of the settings it was decided by
+}
+
+// Ledger returns a partition's ledger lines that overlap [from, to), in order.
+func (s *Store) Ledger(ctx context.Context, tp handlers.TopicPartition, from, to int64) (_ []LedgerLine, err error) {
+	defer wrap(&err, "read the ledger")
+	rows, err := s.pool.Query(ctx, `SELECT from_offset, to_offset, accepted, rejected, skipped, applied_at, rules FROM learnsink.ledger
+		WHERE topic = $1 AND partition = $2 AND to_offset > $3 AND from_offset < $4 ORDER BY 1`, tp.Topic, tp.Partition, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l LedgerLine, err error) {
+		err = row.Scan(&l.From, &l.To, &l.Accepted, &l.Rejected, &l.Skipped, &l.AppliedAt, &l.Rules)
+		l.AppliedAt = l.AppliedAt.UTC()
+		return l, err
+	})
+}
+
+// CatalogueStatus is what catalogue is loaded.
+type CatalogueStatus struct {
+	Version  int64                   // 0: none was ever loaded
+	LoadedAt handlers.Opt[time.Time] // absent: none was ever loaded
+	Counts   []CatalogueCount        // in the order of their files
+}
+
+// CatalogueCount is how many of a kind there are.
+type CatalogueCount struct {
+	Kind string // the name of its file
+	Rows int64
+}
+
+// CatalogueStatus counts the catalogue: every row, which takes a moment where there are millions.
+func (s *Store) CatalogueStatus(ctx context.Context) (status CatalogueStatus, err error) {
+	defer wrap(&err, "read the catalogue's status")
+	err = s.reading(ctx, func(tx pgx.Tx) error {
+		var at *time.Time
+		if err := tx.QueryRow(ctx, "SELECT version, loaded_at FROM learnsink.catalogue_version").Scan(&status.Version, &at); err != nil {
+			return err
+		}
+		if at != nil {
+			status.LoadedAt = handlers.Some(at.UTC())
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT kind, n FROM (
+			SELECT 1, 'learners', count(*) FROM learnsink.learner
+			UNION ALL SELECT 2, 'learning_objects', count(*) FROM learnsink.learning_object
+			UNION ALL SELECT 3, 'trainings', count(*) FROM learnsink.training
+			UNION ALL SELECT 4, 'sessions', count(*) FROM learnsink.session
+			UNION ALL SELECT 5, 'registrations', count(*) FROM learnsink.registration
+			UNION ALL SELECT 6, 'teachers', count(*) FROM learnsink.teacher
+			UNION ALL SELECT 7, 'rooms', count(*) FROM learnsink.room) AS c(i, kind, n) ORDER BY i`)
+		if err != nil {
+			return err
+		}
+		status.Counts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c CatalogueCount, err error) {
+			err = row.Scan(&c.Kind, &c.Rows)
+			return c, err
+		})
+		return err
+	})
+	return status, err
+}
+
+// CatalogueVersion returns the catalogue's version and when it was loaded
+// (absent: never). It costs next to nothing: for metrics and readiness.
+func (s *Store) CatalogueVersion(ctx context.Context) (version int64, loadedAt handlers.Opt[time.Time], err error) {
+	defer wrap(&err, "read the catalogue's version")
+	var at *time.Time
+	err = s.pool.QueryRow(ctx, "SELECT version, loaded_at FROM learnsink.catalogue_version").Scan(&version, &at)
+	if at != nil {
+		loadedAt = handlers.Some(at.UTC())
+	}
+	return version, loadedAt, err
+}

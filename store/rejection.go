@@ -1,0 +1,94 @@
+package store
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"learnsink/handlers"
+)
+
+// rejectionRows are the lines of a batch for the table rejection. Records may
+// hold any bytes: key and value are stored as such, all else is made storable.
+type rejectionRows struct {
+	id, codes, errors []string
+	key, value        [][]byte
+	headers           []string
+	offset            []int64
+	eventAt           []time.Time
+}
+
+// add adds a rejection; bare: without its headers, which PostgreSQL may have refused.
+func (r *rejectionRows) add(d *handlers.Decision, bare bool) {
+	errors, codes := d.Errors, make([]string, 0, len(d.Errors))
+	for i, e := range d.Errors {
+		if !slices.Contains(codes, string(e.Code)) {
+			codes = append(codes, string(e.Code))
+		}
+		if !isStorable(e.Field) || !isStorable(e.Value) || !isStorable(e.Message) {
+			errors = slices.Clone(errors)
+			errors[i] = handlers.Error{Code: e.Code, Field: storable(e.Field), Value: storable(e.Value), Message: storable(e.Message)}
+		}
+	}
+	headers := d.Record.Headers
+	if bare {
+		headers = nil
+	}
+	r.id = append(r.id, d.ID())
+	r.codes = append(r.codes, "{"+strings.Join(codes, ",")+"}") // codes are words: no need to quote
+	r.errors = append(r.errors, string(handlers.AppendErrors(nil, errors)))
+	r.key = append(r.key, d.Record.Key)
+	r.value = append(r.value, d.Record.Value)
+	r.headers = append(r.headers, headersJSON(headers))
+	r.offset = append(r.offset, d.Record.Offset)
+	r.eventAt = append(r.eventAt, d.EventTime)
+}
+
+func (r *rejectionRows) args() []any {
+	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt}
+}
+
+// An id that is there already comes from a position that an operator has set
+// back: what the row is judged to be now holds.
+const insertRejections = `
+INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, source_topic, source_partition, action, rules)
+SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, $1::text, $2::integer, $11::text, $12::text
+FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[])
+  AS u(id, codes, errors, key, value, headers, source_offset, event_at)
+ON CONFLICT (id) DO UPDATE SET codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = 'open'`
+
+// header is a record's header in rejection.headers: text where PostgreSQL can
+// hold it as text, else base64; a null value has neither member.
+type header struct {
+	Key         *string `json:"key,omitempty"`
+	KeyBase64   *string `json:"keyBase64,omitempty"`
+	Value       *string `json:"value,omitempty"`
+	ValueBase64 *string `json:"valueBase64,omitempty"`
+}
+
+func headersJSON(headers []handlers.Header) string {
+	list := make([]header, len(headers))
+	for i, h := range headers {
+		list[i].Key, list[i].KeyBase64 = textOrBase64([]byte(h.Key))
+		if h.Value != nil {
+			list[i].Value, list[i].ValueBase64 = textOrBase64(h.Value)
+		}
+	}
+	b, _ := json.Marshal(list) // strings alone: cannot fail
+	return string(b)
+}
+
+func textOrBase64(b []byte) (text, encoded *string) {
+	s := string(b)
+	if isStorable(s) {
+		return &s, nil
+	}
+	s = base64.StdEncoding.EncodeToString(b)
+	return nil, &s
+}
+
+// isStorable reports whether PostgreSQL can hold s as text.
+func isStorable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
