@@ -595,11 +595,12 @@ func (l *lease) show(state handlers.State, reason string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.soft), time.Second)
 	defer cancel()
+	now := trouble{state, reason}
 	if err := l.store.SetState(ctx, l.tp, l.epoch, state, reason); err != nil {
-		return // the next change says it
+		now = trouble{} // it may have been written all the same: the next success shows it anew
 	}
 	l.mu.Lock()
-	l.shown = trouble{state, reason}
+	l.shown = now
 	l.mu.Unlock()
 }
 
