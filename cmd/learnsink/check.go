@@ -82,11 +82,21 @@ in --catalog, else in the database. It exits with 3 if a row is rejected.`,
 	return cmd
 }
 
-// actionFlag adds --action, which a verb cannot do without.
+// actionFlag adds --action, which a verb cannot do without (parseAction says
+// so: cobra's own check of required flags cannot be told from a failure).
 func actionFlag(cmd *cobra.Command, action *string) {
 	cmd.Flags().StringVar(action, "action", "", "what the rows mean: tracking or intervention (required)")
-	cmd.MarkFlagRequired("action")
 	cmd.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{string(handlers.Tracking), string(handlers.Intervention)}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func parseAction(name string) (handlers.Action, error) {
+	switch action := handlers.Action(name); action {
+	case handlers.Tracking, handlers.Intervention:
+		return action, nil
+	case "":
+		return "", badCall("--action is missing: say %s or %s", handlers.Tracking, handlers.Intervention)
+	}
+	return "", badCall("--action %q is not %s or %s", name, handlers.Tracking, handlers.Intervention)
 }
 
 // eventTime reads --event-time.
@@ -104,9 +114,9 @@ func eventTime(text string) (time.Time, error) {
 // rules returns the rules of an action: those of a file, else those of the
 // configuration's first source of that action, else the defaults.
 func (a *app) rules(name, file string) (*handlers.Rules, error) {
-	action := handlers.Action(name)
-	if action != handlers.Tracking && action != handlers.Intervention {
-		return nil, badCall("--action %q is not %s or %s", name, handlers.Tracking, handlers.Intervention)
+	action, err := parseAction(name)
+	if err != nil {
+		return nil, err
 	}
 	if file != "" {
 		settings, faults := readRules(file, action)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -105,7 +107,7 @@ func defaults() *config {
 		Publish:         "at-least-once",
 		BatchRows:       2000,
 		BatchBytes:      4 << 20,
-		BatchLinger:     50 * time.Millisecond,
+		BatchLinger:     5 * time.Millisecond,
 		Breaker:         "off",
 		HTTP:            "127.0.0.1:8080",
 		Metrics:         "off",
@@ -159,7 +161,7 @@ func (a *app) load() (*config, error) {
 	}
 	faults = append(faults, c.finish()...)
 	if len(faults) > 0 {
-		return nil, callError{faults}
+		return nil, callError{inOrder(faults)}
 	}
 	return c, nil
 }
@@ -254,7 +256,7 @@ func (c *config) finish() (faults configError) {
 	if c.passwordFile != "" && len(faults) == 0 {
 		password, err := readSecret(c.passwordFile)
 		if err != nil {
-			faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: " + err.Error()})
+			faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: " + c.passwordFile + ": " + fileFault(err)})
 		}
 		c.Kafka.SASL.Password = consumer.Secret(password)
 	}
@@ -266,12 +268,13 @@ func (c *config) finish() (faults configError) {
 	if c.tls == "off" && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "") {
 		faults = append(faults, fault{c.place("tls.enabled"), "tls: is off, but other settings of tls are given: remove them, or say on"})
 	}
-	for name, path := range map[string]string{"tls.ca": t.CAFile, "tls.cert": t.CertFile, "tls.key": t.KeyFile} {
+	for _, f := range [][2]string{{"tls.ca", t.CAFile}, {"tls.cert", t.CertFile}, {"tls.key", t.KeyFile}} {
+		name, path := f[0], f[1]
 		if path == "" {
 			continue
 		}
 		if _, err := os.Stat(path); err != nil {
-			faults = append(faults, fault{c.place(name), fmt.Sprintf("%s: %v", name, err)})
+			faults = append(faults, fault{c.place(name), fmt.Sprintf("%s: %s: %s", name, path, fileFault(err))})
 		}
 	}
 	switch s := c.Kafka.SASL; {
@@ -288,29 +291,30 @@ func (c *config) finish() (faults configError) {
 	}
 	c.routes()
 	faults = append(faults, c.checkRoutes()...)
-	slices.SortStableFunc(faults, func(a, b fault) int { return comparePlaces(a.place, b.place) })
 	return faults
 }
 
-// comparePlaces orders the lines of a file; other places stay as they come.
-func comparePlaces(a, b string) int {
-	line := func(place string) (string, int) {
-		at := strings.LastIndexByte(place, ':')
-		if at < 0 {
-			return place, -1
-		}
-		n, err := strconv.Atoi(place[at+1:])
+// inOrder sorts faults by the lines of their file; those of other places stay
+// as they come, behind.
+func inOrder(faults configError) configError {
+	line := func(f fault) int {
+		n, err := strconv.Atoi(f.place[strings.LastIndexByte(f.place, ':')+1:])
 		if err != nil {
-			return place, -1
+			return math.MaxInt
 		}
-		return place[:at], n
+		return n
 	}
-	fileA, lineA := line(a)
-	fileB, lineB := line(b)
-	if fileA != fileB || lineA < 0 || lineB < 0 {
-		return 0
+	file := func(f fault) string { return strings.TrimRight(f.place, ":0123456789") }
+	first := map[string]int{}
+	for i, f := range faults {
+		if _, ok := first[file(f)]; !ok {
+			first[file(f)] = i
+		}
 	}
-	return lineA - lineB
+	slices.SortStableFunc(faults, func(a, b fault) int {
+		return cmp.Or(cmp.Compare(first[file(a)], first[file(b)]), cmp.Compare(line(a), line(b)))
+	})
+	return faults
 }
 
 // compile makes a source of what was written.
@@ -492,7 +496,7 @@ func oneOf(words ...string) func(string) error {
 		if slices.Contains(words, text) {
 			return nil
 		}
-		return fmt.Errorf("%q is not %s", text, strings.Join(words, ", "))
+		return fmt.Errorf("%q is not %s", text, strings.Join(words, " or "))
 	}
 }
 

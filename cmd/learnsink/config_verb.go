@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -69,10 +70,7 @@ func (c *config) print(out io.Writer) error {
 			add(root, group, mappings[group])
 		}
 		node := scalar(value)
-		node.LineComment = c.origins[s.key]
-		if node.LineComment == "" {
-			node.LineComment = "default"
-		}
+		node.LineComment = cmp.Or(c.origins[s.key], "default")
 		add(mappings[group], name, node)
 		if s.key == "deadLetterTopic" {
 			add(root, "sources", c.printSources())
@@ -91,18 +89,13 @@ func (c *config) printSources() *yaml.Node {
 	for i, written := range c.sources {
 		source := c.Sources[i]
 		item := &yaml.Node{Kind: yaml.MappingNode}
-		item.HeadComment = c.origins["source."+written.topic]
-		if item.HeadComment == "" {
-			item.HeadComment = "default"
+		item.HeadComment = cmp.Or(c.origins["source."+written.topic], "default") + ", rules " + source.Rules.Hash()
+		if written.rulesFile != "" {
+			item.HeadComment += " from " + written.rulesFile
 		}
 		add(item, "topic", scalar(source.Topic))
 		add(item, "action", scalar(written.action))
-		rules := settingsNode(written.settings)
-		rules.HeadComment = "hash " + source.Rules.Hash()
-		if written.rulesFile != "" {
-			rules.HeadComment += ", from " + written.rulesFile
-		}
-		add(item, "rules", rules)
+		add(item, "rules", settingsNode(written.settings))
 		add(item, "acceptedTopic", scalar(source.AcceptedTopic))
 		add(item, "deadLetterTopic", scalar(source.DeadLetterTopic))
 		add(item, "order", scalar(map[bool]string{false: "log", true: "event-time"}[source.ByEventTime]))
@@ -139,9 +132,6 @@ func add(mapping *yaml.Node, key string, value *yaml.Node) {
 	mapping.Content = append(mapping.Content, scalar(key), value)
 }
 
-// scalar is a text that YAML reads back as the same text.
-func scalar(text string) *yaml.Node {
-	node := &yaml.Node{}
-	node.SetString(text)
-	return node
-}
+// scalar is a text that our reader reads back as the same text; it need not be
+// quoted where it looks like a number.
+func scalar(text string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: text} }

@@ -109,7 +109,9 @@ send --wait or audit ran and found fault.`,
 	flags.Var(&settingFlag{a, "logLevel"}, "log-level", "debug, info, warn or error (LEARNSINK_LOG_LEVEL)")
 	flags.Var(&settingFlag{a, "logFormat"}, "log-format", "pretty or json (LEARNSINK_LOG_FORMAT; default: pretty on a terminal)")
 	root.AddCommand(
-		a.checkCommand(),
+		a.serveCommand(), a.migrateCommand(), a.topicsCommand(),
+		a.checkCommand(), a.sendCommand(), a.tailCommand(),
+		a.statusCommand(), a.auditCommand(), a.healthcheckCommand(),
 		a.configCommand(), a.schemaCommand(), a.versionCommand(),
 	)
 	return root
@@ -119,6 +121,7 @@ send --wait or audit ran and found fault.`,
 // there is, and a verb that it does not have is an error.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			cmd.SetOut(cmd.ErrOrStderr())

@@ -1,0 +1,409 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"learnsink/cmd/learnsink/rows"
+	"learnsink/consumer"
+	"learnsink/handlers"
+)
+
+// sendCommand is `send`: rows from a file onto a source topic.
+func (a *app) sendCommand() *cobra.Command {
+	var file rowFile
+	var s sender
+	var action, topic string
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "send --action ACTION [flags] [FILE]",
+		Short: "put rows onto a source topic",
+		Long: `send puts the rows of FILE (JSONL, or CSV by its ending; standard input where there is none,
+or -) onto the source topic of their action. The key is the first of login, reference
+number and e-mail that is there, folded (tracking), or the interventionGuid, folded:
+rows of one learner or intervention keep their order.
+
+--wait follows the outputs until each row has its outcome, then prints the rejections as
+check does and exits with 3 if there are any.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			action, err := parseAction(action)
+			if err != nil {
+				return err
+			}
+			if timeout <= 0 {
+				return badCall("--timeout is to be more than 0")
+			}
+			c, client, err := a.kafka()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if s.source, err = c.sourceOf(action, topic); err != nil {
+				return err
+			}
+			if s.eventTime != "" && !s.source.EventTimeHeader {
+				a.warn("source %s does not say eventTime: header, so --event-time changes nothing there", s.source.Topic)
+			}
+			bar := a.progress("rows")
+			in, err := file.open(a, args, bar)
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			bar.ChangeMax64(cmp.Or(in.size, -1))
+			s.client, s.rows, s.action = client, in.Reader, action
+			if !wait {
+				err := s.send(cmd.Context(), func(int, consumer.Produced) {})
+				bar.Exit()
+				a.warn("sent %d rows to %s", s.sent, s.source.Topic)
+				return err
+			}
+			return a.sendAndWait(cmd.Context(), &s, bar, timeout)
+		},
+	}
+	flags := cmd.Flags()
+	actionFlag(cmd, &action)
+	flags.StringVar(&topic, "topic", "", "the source topic, where the configuration has several of the action")
+	flags.StringVar(&s.key, "key", "", "the column whose text is the key")
+	flags.StringVar(&s.eventTime, "event-time", "", "the column whose text (RFC 3339) becomes the header "+handlers.EventTimeHeader)
+	flags.BoolVar(&wait, "wait", false, "follow the outputs until each row has its outcome, and print the rejections")
+	flags.DurationVar(&timeout, "timeout", time.Minute, "with --wait: give up after so long without another outcome")
+	file.flags(cmd)
+	return cmd
+}
+
+// sourceOf returns the source of an action, or the one of that topic.
+func (c *config) sourceOf(action handlers.Action, topic string) (*handlers.Source, error) {
+	for _, s := range c.Sources {
+		if s.Rules.Action() == action && (topic == "" || s.Topic == topic) {
+			return s, nil
+		}
+	}
+	if topic != "" {
+		return nil, badCall("--topic %q is no source of %s", topic, action)
+	}
+	return nil, badCall("the configuration has no source of %s", action)
+}
+
+// progress shows how far a file is read, where a person is looking.
+func (a *app) progress(what string) *progressbar.ProgressBar {
+	out := io.Discard
+	if a.terminal(a.stderr) {
+		out = a.stderr
+	}
+	return progressbar.NewOptions64(-1, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
+}
+
+// sender puts the rows of a file onto a topic.
+type sender struct {
+	client         *consumer.Client
+	rows           *rows.Reader
+	action         handlers.Action
+	source         *handlers.Source
+	key, eventTime string // columns; "" = none
+	sent           int
+}
+
+// A message goes out with others: so many, or so many bytes.
+const (
+	sendRows  = 2000
+	sendBytes = 1 << 20
+)
+
+// send sends every row, in order, and tells sent of each, by its line.
+func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produced)) error {
+	var messages []consumer.Message
+	var lines []int
+	bytes := 0
+	flush := func() error {
+		if len(messages) == 0 {
+			return nil
+		}
+		produced, err := s.client.Produce(ctx, s.source.Topic, messages)
+		if err != nil {
+			return missingTopic(err)
+		}
+		for i, at := range produced {
+			sent(lines[i], at)
+		}
+		s.sent += len(messages)
+		messages, lines, bytes = messages[:0], lines[:0], 0
+		return nil
+	}
+	for {
+		record, err := s.rows.Next()
+		if err == io.EOF {
+			return flush()
+		}
+		if err != nil {
+			return errors.Join(err, flush())
+		}
+		message, err := s.message(s.rows.AppendValue(nil, record.Text))
+		if err != nil {
+			return errors.Join(fmt.Errorf("line %d: %w", record.Line, err), flush())
+		}
+		messages, lines, bytes = append(messages, message), append(lines, record.Line), bytes+len(message.Value)
+		if len(messages) == sendRows || bytes >= sendBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// message makes the message of a row. One whose columns cannot be read has no
+// key: it is rejected, whichever partition it is in.
+func (s *sender) message(value []byte) (consumer.Message, error) {
+	m := consumer.Message{Value: value}
+	var columns map[string]json.RawMessage
+	if json.Unmarshal(value, &columns) != nil {
+		return m, nil
+	}
+	switch {
+	case s.key != "":
+		m.Key = keyOf(textOf(columns[s.key]))
+	case s.action == handlers.Intervention:
+		m.Key = keyOf(handlers.Fold(textOf(columns["interventionGuid"])))
+	default:
+		m.Key = keyOf(handlers.Fold(cmp.Or(textOf(columns["candidateLogin"]), textOf(columns["candidateRefNumber"]), textOf(columns["candidateEmail"]))))
+	}
+	if s.eventTime == "" {
+		return m, nil
+	}
+	at := textOf(columns[s.eventTime])
+	if at == "" {
+		return m, nil
+	}
+	if _, err := time.Parse(time.RFC3339, at); err != nil {
+		return m, fmt.Errorf("column %s is not a time in RFC 3339", s.eventTime)
+	}
+	m.Headers = append(m.Headers, handlers.Header{Key: handlers.EventTimeHeader, Value: []byte(at)})
+	return m, nil
+}
+
+func keyOf(text string) []byte {
+	if text == "" {
+		return nil
+	}
+	return []byte(text)
+}
+
+// textOf is the text of a value: a string's, or a number's literal, trimmed.
+func textOf(raw json.RawMessage) string {
+	var text string
+	if len(raw) == 0 || raw[0] != '"' {
+		if len(raw) > 0 && strings.IndexByte("-0123456789", raw[0]) >= 0 {
+			text = string(raw)
+		}
+	} else if json.Unmarshal(raw, &text) != nil {
+		return ""
+	}
+	return strings.TrimSpace(text)
+}
+
+// missingTopic says what to do about a topic that is not there.
+func missingTopic(err error) error {
+	if errors.Is(err, consumer.ErrNoTopic) {
+		return fmt.Errorf("%w: run `learnsink topics create`", err)
+	}
+	return err
+}
+
+// sendAndWait sends the rows and follows the outputs until each has its outcome.
+func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.ProgressBar, timeout time.Duration) error {
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	w := &waiter{topic: s.source.Topic, lines: map[place]int{}, early: map[place]verdict{}, news: make(chan struct{}, 1)}
+	failed, err := w.follow(following, s.client, s.source)
+	if err != nil {
+		return missingTopic(err)
+	}
+	err = s.send(ctx, w.sent)
+	bar.Exit()
+	if err != nil {
+		return err
+	}
+	err = w.wait(ctx, timeout, failed)
+	rejected := w.rejected()
+	for _, r := range rejected {
+		if _, err := fmt.Fprintf(a.stdout, "{\"line\":%d,\"verdict\":\"rejected\",\"errors\":%s}\n", r.line, r.errors); err != nil {
+			return err
+		}
+	}
+	a.warn("sent %d rows to %s: %d accepted, %d rejected", s.sent, s.source.Topic, w.accepted, len(rejected))
+	switch {
+	case err != nil:
+		return err
+	case len(rejected) > 0:
+		return errFault
+	}
+	return nil
+}
+
+// place is where in the source topic a row lies.
+type place struct {
+	partition int
+	offset    int64
+}
+
+// verdict is the outcome of a row: accepted, or with errors.
+type verdict struct {
+	line   int
+	errors string // of a rejection, JSON; "" = accepted
+}
+
+// waiter matches outcomes with the rows that were sent.
+type waiter struct {
+	topic string
+	news  chan struct{} // an outcome has come
+
+	mu       sync.Mutex
+	lines    map[place]int     // sent, and without an outcome
+	early    map[place]verdict // outcomes of what is not (yet) known to be ours; nil once all is sent
+	accepted int
+	refused  []verdict
+}
+
+// follow reads both outputs of a source from their present ends on; what fails
+// for good comes through failed.
+func (w *waiter) follow(ctx context.Context, client *consumer.Client, source *handlers.Source) (failed <-chan error, err error) {
+	errs := make(chan error, 1)
+	for topic, header := range map[string]string{source.AcceptedTopic: "ce_id", source.DeadLetterTopic: "learnsink.id"} {
+		ends, err := client.StableOffsets(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		for partition, end := range ends {
+			go func() {
+				err := client.Tail(ctx, topic, partition, end, func(r *handlers.Record) error {
+					if id, ok := r.Header(header); ok {
+						w.outcome(string(id), r)
+					}
+					return nil
+				})
+				select {
+				case errs <- err:
+				default: // one is enough
+				}
+			}()
+		}
+	}
+	return errs, nil
+}
+
+// sent notes a row that was sent; its outcome may have come already.
+func (w *waiter) sent(line int, at consumer.Produced) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := place{at.Partition, at.Offset}
+	if v, ok := w.early[p]; ok {
+		delete(w.early, p)
+		w.settle(line, v)
+		return
+	}
+	w.lines[p] = line
+}
+
+// outcome notes an outcome; one that was announced before is not counted again.
+func (w *waiter) outcome(id string, r *handlers.Record) {
+	tp, offset, ok := parseID(id)
+	if !ok || tp.Topic != w.topic {
+		return
+	}
+	p := place{tp.Partition, offset}
+	var v verdict
+	if errors, ok := r.Header("learnsink.errors"); ok {
+		v.errors = string(errors)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line, ours := w.lines[p]
+	switch {
+	case ours:
+		delete(w.lines, p)
+		w.settle(line, v)
+		select {
+		case w.news <- struct{}{}:
+		default:
+		}
+	case w.early != nil:
+		w.early[p] = v
+	}
+}
+
+func (w *waiter) settle(line int, v verdict) {
+	if v.errors == "" {
+		w.accepted++
+		return
+	}
+	v.line = line
+	w.refused = append(w.refused, v)
+}
+
+// wait returns once every row has its outcome. All rows have been sent.
+func (w *waiter) wait(ctx context.Context, timeout time.Duration, failed <-chan error) error {
+	w.mu.Lock()
+	w.early = nil
+	w.mu.Unlock()
+	quiet := time.NewTimer(timeout)
+	defer quiet.Stop()
+	for {
+		w.mu.Lock()
+		open := len(w.lines)
+		w.mu.Unlock()
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-w.news:
+			quiet.Reset(timeout)
+		case <-quiet.C:
+			return fmt.Errorf("rows without an outcome: %d, and none came for %s: is learnsink serve running?", open, timeout)
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// rejected returns the rejections in the order of their lines.
+func (w *waiter) rejected() []verdict {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slices.SortFunc(w.refused, func(a, b verdict) int { return cmp.Compare(a.line, b.line) })
+	return w.refused
+}
+
+// parseID takes the id of an outcome apart: <source topic>-<partition>-<offset>.
+func parseID(id string) (tp handlers.TopicPartition, offset int64, ok bool) {
+	last := strings.LastIndexByte(id, '-')
+	if last < 0 {
+		return tp, 0, false
+	}
+	middle := strings.LastIndexByte(id[:last], '-')
+	if middle < 0 {
+		return tp, 0, false
+	}
+	partition, err := strconv.ParseUint(id[middle+1:last], 10, 31)
+	if err != nil {
+		return tp, 0, false
+	}
+	n, err := strconv.ParseUint(id[last+1:], 10, 63)
+	return handlers.TopicPartition{Topic: id[:middle], Partition: int(partition)}, int64(n), err == nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"learnsink/consumer"
+	"learnsink/store"
+)
+
+// serveCommand is `serve`: the main job.
+func (a *app) serveCommand() *cobra.Command {
+	var drain bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "consume, apply and publish",
+		Long: `serve consumes the source topics, applies their rows and publishes what became of them,
+until it is told to stop (SIGTERM, SIGINT): then it finishes what is in flight, in 10 s
+at most.
+
+--http serves /metrics, /healthz, /readyz and a page for people; --metrics the first three
+alone, on any address. A broker, a database, a source topic or a catalogue that is not
+there is waited for; a schema that does not fit ends it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			a.chooseListeners(c, drain)
+			return a.serve(cmd.Context(), c, drain)
+		},
+	}
+	flags := cmd.Flags()
+	flags.Var(&settingFlag{a, "http"}, "http", "address of metrics, health and the page for people, or off (LEARNSINK_HTTP; default 127.0.0.1:8080)")
+	flags.Var(&settingFlag{a, "metrics"}, "metrics", "address of metrics and health alone (LEARNSINK_METRICS; default off)")
+	flags.BoolVar(&drain, "drain", false, "end once every source is applied and published up to the end that it has now; no HTTP unless asked for")
+	return cmd
+}
+
+// chooseListeners settles what listens: with --drain nothing that no flag asks
+// for; and where --metrics takes the port of the page for people, which nobody
+// asked for, that gives way.
+func (a *app) chooseListeners(c *config, drain bool) {
+	if _, asked := a.flags["http"]; drain && !asked {
+		c.HTTP = "off"
+	}
+	if _, asked := a.flags["metrics"]; drain && !asked {
+		c.Metrics = "off"
+	}
+	if c.origins["http"] == "" && port(c.HTTP) == port(c.Metrics) {
+		c.HTTP = "off"
+	}
+}
+
+// consumer says what is consumed and how.
+func (c *config) consumer() consumer.Config {
+	linger := c.BatchLinger
+	if linger == 0 {
+		linger = -1 // not at all: the consumer's 0 is its default
+	}
+	return consumer.Config{
+		Connection: c.Kafka,
+		Group:      c.Group,
+		Sources:    c.Sources,
+		Batch:      consumer.Batch{Rows: c.BatchRows, Bytes: c.BatchBytes, Linger: linger},
+		Publish:    consumer.Publish(c.Publish),
+	}
+}
+
+// serve is the whole wiring. It ends with ctx, or, to drain, when all is done.
+func (a *app) serve(ctx context.Context, c *config, drain bool) error {
+	log := a.logger(c)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	db, err := store.Open(ctx, c.store())
+	if err != nil {
+		return callError{err}
+	}
+	defer db.Close()
+	worker, err := consumer.New(c.consumer(), db, log, consumer.NewMetrics(registry))
+	if err != nil {
+		return callError{err}
+	}
+	registry.MustRegister(newStoreCollector(db))
+
+	web := &web{config: c, db: db, worker: worker, registry: registry, log: log}
+	listening, err := web.listen(ctx)
+	if err != nil {
+		return err
+	}
+	log.Info().Str("version", buildVersion()).Strs("brokers", c.Kafka.Brokers).Stringer("database", db).Str("group", c.Group).
+		Strs("sources", sourceTopics(c)).Msg("learnsink starts")
+
+	// The web outlives the consumer: how a stop goes can be watched.
+	webContext, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWeb()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return web.serve(webContext, listening) })
+	g.Go(func() error {
+		defer stopWeb()
+		if err := awaitSchema(ctx, db, log); err != nil {
+			if ctx.Err() != nil && !drain {
+				return nil // told to stop while waiting
+			}
+			return err
+		}
+		if drain {
+			return worker.Drain(ctx)
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return worker.Run(ctx) })
+		g.Go(func() error { return keep(ctx, db, c.Retention, log) })
+		return g.Wait()
+	})
+	err = g.Wait()
+	if err == nil {
+		log.Info().Msg("learnsink has stopped")
+	}
+	return err
+}
+
+// awaitSchema returns once the database answers and its schema fits. One that
+// does not fit is an error; a database that is away is waited for.
+func awaitSchema(ctx context.Context, db *store.Store, log zerolog.Logger) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := db.CheckSchema(ctx)
+		switch {
+		case errors.Is(err, store.ErrSchema):
+			return struct{}{}, backoff.Permanent(err)
+		case err != nil && ctx.Err() == nil:
+			log.Warn().Err(err).Msg("waiting for the database")
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(&backoff.ExponentialBackOff{
+		InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
+	}), backoff.WithMaxElapsedTime(0))
+	return err
+}
+
+func sourceTopics(c *config) []string {
+	var topics []string
+	for _, s := range c.Sources {
+		topics = append(topics, s.Topic)
+	}
+	return topics
+}
