@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"learnsink/handlers"
+	"learnsink/store"
 )
 
 func TestApply(t *testing.T) {
@@ -307,60 +308,74 @@ func TestBatchIsWorthItsRows(t *testing.T) {
 	many.audit()
 }
 
-// TestRace lets several owners of several partitions write the same new keys
-// at once. Ordered by event time, the outcome cannot depend on who was first.
+// TestRace lets the owners of several partitions write the same new keys at
+// once, in each round all of them after all of them have looked and found
+// nothing. Ordered by event time, the outcome cannot depend on who was first.
 func TestRace(t *testing.T) {
-	const owners, batches = 4, 12
-	for round := range 3 {
-		seed := uint64(time.Now().UnixNano())
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			raced, calm := newWorld(t), newWorld(t)
-			for _, action := range []handlers.Action{handlers.Tracking, handlers.Intervention} {
-				src := source(t, action)
-				if action == handlers.Tracking { // what is kept depends on who was first
-					src = source(t, action, handlers.Setting{Name: "completionDefault", Text: "today"})
+	const owners, rounds = 3, 40
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	raced, calm := newWorld(t), newWorld(t)
+	stores := make([]*store.Store, owners)
+	for p := range stores {
+		stores[p] = open(t, raced.url)
+	}
+	for _, action := range []handlers.Action{handlers.Tracking, handlers.Intervention} {
+		src := source(t, action)
+		if action == handlers.Tracking { // what is kept depends on who was first
+			src = source(t, action, handlers.Setting{Name: "completionDefault", Text: "today"})
+		}
+		src.ByEventTime = true
+		rng := rand.New(rand.NewPCG(seed, 0))
+		write := func(round, p int) []*handlers.Record {
+			offset, at := int64(round*2), day.Add(time.Duration(rng.IntN(3)*owners+p)*time.Minute)
+			if action == handlers.Intervention {
+				return []*handlers.Record{intervene(src, offset, at, fmt.Sprintf("I%d", round), fmt.Sprintf("R%d", round+1), "roomLabel", fmt.Sprint(p), "roomCapacity", p)}
+			}
+			status := []string{"notAttempted", "notAttempted", "completed"}
+			return []*handlers.Record{
+				track(src, offset, at, round%10, round/10*2, "trackingStatus", status[rng.IntN(3)], "progression", p),
+				track(src, offset+1, at, round%10, round/10*2+1, "trackingStatus", status[rng.IntN(3)], "progression", p)}
+		}
+		var racing, calmly []*owner
+		for p := range owners {
+			racing = append(racing, raced.claim(stores[p], src, p))
+			calmly = append(calmly, calm.claim(calm.Store, src, p))
+		}
+		for round := range rounds {
+			var looked, done sync.WaitGroup
+			looked.Add(owners)
+			for _, p := range rng.Perm(owners) {
+				records := write(round, p)
+				calmly[p].apply(records...)
+				o, b := racing[p], racing[p].batch(records...)
+				encode := b.Encode
+				var once sync.Once
+				b.Encode = func(ds []handlers.Decision) ([]byte, error) {
+					once.Do(func() { looked.Done(); looked.Wait() })
+					return encode(ds)
 				}
-				src.ByEventTime = true
-				all := make([][][]*handlers.Record, owners)
-				for p := range all {
-					rng := rand.New(rand.NewPCG(seed, uint64(p)))
-					for i := range batches {
-						all[p] = append(all[p], stream(rng, src, int64(i*10), 10))
+				done.Go(func() {
+					if err := o.st.Apply(context.Background(), b); err != nil {
+						t.Errorf("round %d, partition %d: %v", round, p, err)
 					}
-				}
-				var wg sync.WaitGroup
-				for p := range all {
-					o := raced.claim(open(t, raced.url), src, p)
-					wg.Go(func() {
-						for _, records := range all[p] {
-							b := o.batch(records...)
-							if err := o.st.Apply(context.Background(), b); err != nil {
-								t.Errorf("partition %d: %v", p, err)
-								return
-							}
-							o.NextOffset = b.To
-						}
-					})
-				}
-				wg.Wait()
-				for p := range all {
-					o := calm.claim(calm.Store, src, (p+round)%owners)
-					for _, records := range all[(p+round)%owners] {
-						o.apply(records...)
-					}
-				}
+					o.NextOffset = b.To
+				})
 			}
-			raced.audit()
-			tables := func(w *world) string {
-				return w.text(`SELECT * FROM (
-					SELECT 1, (to_jsonb(t) - 'updated_at')::text FROM learnsink.tracking t
-					UNION ALL SELECT 2, to_jsonb(t)::text FROM learnsink.tracking_deleted t
-					UNION ALL SELECT 3, (to_jsonb(t) - 'updated_at')::text FROM learnsink.intervention t) a ORDER BY 1, 2`)
-			}
-			if got, want := tables(raced), tables(calm); got != want {
-				t.Errorf("raced:\n%s\none after the other:\n%s", got, want)
-			}
-		})
+			done.Wait()
+		}
+	}
+	raced.audit()
+	calm.audit()
+	tables := func(w *world) string {
+		return w.text(`SELECT * FROM (
+			SELECT 1, (to_jsonb(t) - 'updated_at')::text FROM learnsink.tracking t
+			UNION ALL SELECT 2, to_jsonb(t)::text FROM learnsink.tracking_deleted t
+			UNION ALL SELECT 3, (to_jsonb(t) - 'updated_at')::text FROM learnsink.intervention t
+			UNION ALL SELECT 4, to_jsonb(t)::text FROM learnsink.room t) a ORDER BY 1, 2`)
+	}
+	if got, want := tables(raced), tables(calm); got != want {
+		t.Errorf("raced:\n%s\none after the other:\n%s", got, want)
 	}
 }
 
