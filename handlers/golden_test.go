@@ -224,7 +224,7 @@ func jsonLines(t *testing.T, data []byte) (values []any) {
 	return values
 }
 
-func loadCatalogue(t *testing.T, dir string) *handlers.Catalogue {
+func loadCatalogue(t testing.TB, dir string) *handlers.Catalogue {
 	t.Helper()
 	folder, err := catalogue.Open(dir)
 	if err != nil {
