@@ -120,12 +120,12 @@ func (a *app) rules(name, file string) (*handlers.Rules, error) {
 	}
 	if file != "" {
 		settings, faults := readRules(file, action)
-		if len(faults) > 0 {
-			return nil, callError{faults}
-		}
 		rules, err := handlers.Compile(action, settings)
 		if err != nil {
-			return nil, callError{ruleFaults(file, err)}
+			faults = append(faults, ruleFaults(file, err)...)
+		}
+		if len(faults) > 0 {
+			return nil, callError{inOrder(faults)}
 		}
 		return rules, nil
 	}

@@ -41,6 +41,7 @@ type config struct {
 	LogLevel        zerolog.Level
 	LogFormat       string // pretty, json or "": by what stderr is
 
+	path         string            // of the file; "" = none
 	tls          string            // on, off or "": on if another setting of tls is there
 	passwordFile string            // sasl.passwordFile
 	origins      map[string]string // for each setting that is not a default: where it was said
@@ -49,9 +50,10 @@ type config struct {
 
 // sourceText is a source as it was written.
 type sourceText struct {
+	place                                                           string // FILE:LINE, or default
 	topic, action, acceptedTopic, deadLetterTopic, order, eventTime string
 	settings                                                        []handlers.Setting
-	rulesFile                                                       string // the vendor's XML, or YAML, as named
+	rulesFile, rulesPlace                                           string // the vendor's XML, or YAML, as named, and where
 }
 
 // setting is one scalar of the configuration: its name in the file, how it is
@@ -115,8 +117,8 @@ func defaults() *config {
 		LogLevel:        zerolog.InfoLevel,
 		origins:         map[string]string{},
 		sources: []sourceText{
-			{topic: "learning.tracking", action: string(handlers.Tracking)},
-			{topic: "learning.intervention", action: string(handlers.Intervention)},
+			{place: "default", topic: "learning.tracking", action: string(handlers.Tracking)},
+			{place: "default", topic: "learning.intervention", action: string(handlers.Intervention)},
 		},
 	}
 }
@@ -283,15 +285,11 @@ func (c *config) finish() (faults configError) {
 	case s.Mechanism != "" && s.User == "":
 		faults = append(faults, fault{c.place("sasl.mechanism"), "sasl: no user is given: set sasl.user"})
 	}
-	if c.origins["sources"] == "" { // else the file's reader has done it, with lines
-		for _, text := range c.sources {
-			source, _ := c.compile(text)
-			c.Sources = append(c.Sources, source)
-		}
+	for i := range c.sources {
+		source, fault := c.compile(&c.sources[i])
+		c.Sources, faults = append(c.Sources, source), append(faults, fault...)
 	}
-	c.routes()
-	faults = append(faults, c.checkRoutes()...)
-	return faults
+	return append(faults, c.checkRoutes()...)
 }
 
 // inOrder sorts faults by the lines of their file; those of other places stay
@@ -318,48 +316,51 @@ func inOrder(faults configError) configError {
 }
 
 // compile makes a source of what was written.
-func (c *config) compile(s sourceText) (*handlers.Source, error) {
-	rules, err := handlers.Compile(handlers.Action(s.action), s.settings)
-	return &handlers.Source{
+func (c *config) compile(s *sourceText) (*handlers.Source, configError) {
+	var faults configError
+	file := c.path
+	if s.rulesFile != "" {
+		file = beside(c.path, s.rulesFile)
+		s.settings, faults = readRules(file, handlers.Action(s.action))
+		if len(faults) == 1 && faults[0].place == file { // the file itself: say who names it
+			faults[0] = fault{s.rulesPlace, fmt.Sprintf("rules: %s: %s", s.rulesFile, faults[0].what)}
+		}
+	}
+	s.acceptedTopic = cmp.Or(s.acceptedTopic, c.AcceptedTopic)
+	s.deadLetterTopic = cmp.Or(s.deadLetterTopic, c.DeadLetterTopic)
+	source := &handlers.Source{
 		Topic:           s.topic,
-		Rules:           rules,
 		AcceptedTopic:   s.acceptedTopic,
 		DeadLetterTopic: s.deadLetterTopic,
 		ByEventTime:     s.order == "event-time",
 		EventTimeHeader: s.eventTime == "header",
-	}, err
-}
-
-// routes sends the outputs of sources that name no topics to the common ones.
-func (c *config) routes() {
-	for _, s := range c.Sources {
-		if s.AcceptedTopic == "" {
-			s.AcceptedTopic = c.AcceptedTopic
-		}
-		if s.DeadLetterTopic == "" {
-			s.DeadLetterTopic = c.DeadLetterTopic
+	}
+	if action := handlers.Action(s.action); action == handlers.Tracking || action == handlers.Intervention { // else that was said
+		var err error
+		if source.Rules, err = handlers.Compile(action, s.settings); err != nil {
+			faults = append(faults, ruleFaults(file, err)...)
 		}
 	}
+	return source, faults
 }
 
 // checkRoutes refuses topics that would feed themselves.
 func (c *config) checkRoutes() (faults configError) {
 	read, accepted := map[string]bool{}, map[string]bool{}
-	for _, s := range c.Sources {
-		if read[s.Topic] {
-			faults = append(faults, fault{c.place("source."+s.Topic, "sources"), fmt.Sprintf("topic %s is a source twice: a topic has one action and one set of rules", s.Topic)})
+	for _, s := range c.sources {
+		if read[s.topic] {
+			faults = append(faults, fault{s.place, fmt.Sprintf("topic %s is a source twice: a topic has one action and one set of rules", s.topic)})
 		}
-		read[s.Topic], accepted[s.AcceptedTopic] = true, true
+		read[s.topic], accepted[s.acceptedTopic] = s.topic != "", true
 	}
-	for _, s := range c.Sources {
-		place := c.place("source."+s.Topic, "sources")
-		for _, out := range []string{s.AcceptedTopic, s.DeadLetterTopic} {
+	for _, s := range c.sources {
+		for _, out := range []string{s.acceptedTopic, s.deadLetterTopic} {
 			if read[out] {
-				faults = append(faults, fault{place, fmt.Sprintf("outcomes of source %s go to %s, which is a source itself: they would be read as rows", s.Topic, out)})
+				faults = append(faults, fault{s.place, fmt.Sprintf("outcomes of source %s go to %s, which is a source itself: they would be read as rows", s.topic, out)})
 			}
 		}
-		if accepted[s.DeadLetterTopic] {
-			faults = append(faults, fault{place, fmt.Sprintf("dead letters of source %s go to %s, which takes accepted events", s.Topic, s.DeadLetterTopic)})
+		if accepted[s.deadLetterTopic] {
+			faults = append(faults, fault{s.place, fmt.Sprintf("dead letters of source %s go to %s, which takes accepted events", s.topic, s.deadLetterTopic)})
 		}
 	}
 	return faults

@@ -89,7 +89,7 @@ func (c *config) printSources() *yaml.Node {
 	for i, written := range c.sources {
 		source := c.Sources[i]
 		item := &yaml.Node{Kind: yaml.MappingNode}
-		item.HeadComment = cmp.Or(c.origins["source."+written.topic], "default") + ", rules " + source.Rules.Hash()
+		item.HeadComment = written.place + ", rules " + source.Rules.Hash()
 		if written.rulesFile != "" {
 			item.HeadComment += " from " + written.rulesFile
 		}

@@ -144,6 +144,7 @@ func (c *config) readFile(path string) configError {
 	if err != nil {
 		return configError{{path, fileFault(err)}}
 	}
+	c.path = path
 	d := &document{path: path}
 	root := d.parse(text)
 	if root == nil {
@@ -168,7 +169,7 @@ func (c *config) readMapping(d *document, mapping *yaml.Node, path string) {
 	d.each(mapping, func(key, value *yaml.Node) {
 		name := path + key.Value
 		if name == "sources" {
-			c.readSources(d, key, value)
+			c.readSources(d, value)
 			return
 		}
 		at := slices.IndexFunc(all, func(s setting) bool { return s.key == name })
@@ -239,8 +240,7 @@ func keysUnder(path string) []string {
 }
 
 // readSources reads the list of sources.
-func (c *config) readSources(d *document, key, list *yaml.Node) {
-	c.origins["sources"] = fmt.Sprintf("%s:%d", d.path, key.Line)
+func (c *config) readSources(d *document, list *yaml.Node) {
 	c.sources = nil
 	if list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
 		d.fault(list, "sources: a list is expected here, each item with topic and action")
@@ -256,11 +256,9 @@ func (c *config) readSources(d *document, key, list *yaml.Node) {
 	}
 }
 
-// readSource reads one source and compiles its rules.
+// readSource reads one source.
 func (c *config) readSource(d *document, item *yaml.Node) {
-	var s sourceText
-	rulesFile, rulesAt := d.path, item
-	before := len(d.faults)
+	s := sourceText{place: fmt.Sprintf("%s:%d", d.path, item.Line)}
 	field := func(name string, to *string, check func(string) error) (string, func(*yaml.Node)) {
 		return name, func(n *yaml.Node) {
 			text, ok := d.scalar(name, n)
@@ -279,12 +277,11 @@ func (c *config) readSource(d *document, item *yaml.Node) {
 	add(field("topic", &s.topic, topicName))
 	add(field("action", &s.action, oneOf(string(handlers.Tracking), string(handlers.Intervention))))
 	add("rules", func(n *yaml.Node) {
-		rulesAt = n
 		switch {
 		case n.Kind == yaml.MappingNode:
 			s.settings = d.settings(n)
 		case n.Kind == yaml.ScalarNode && n.Value != "":
-			s.rulesFile, rulesFile = n.Value, beside(d.path, n.Value)
+			s.rulesFile, s.rulesPlace = n.Value, fmt.Sprintf("%s:%d", d.path, n.Line)
 		case n.Kind == yaml.ScalarNode:
 		default:
 			d.fault(n, "rules: a mapping of settings, or the path of a vendor's XML file, is expected here")
@@ -313,30 +310,7 @@ func (c *config) readSource(d *document, item *yaml.Node) {
 	if s.action == "" {
 		d.fault(item, "source: action is missing: say %s or %s", handlers.Tracking, handlers.Intervention)
 	}
-	c.origins["source."+s.topic] = fmt.Sprintf("%s:%d", d.path, item.Line)
 	c.sources = append(c.sources, s)
-	if len(d.faults) > before {
-		return
-	}
-	if s.rulesFile != "" {
-		settings, faults := readRules(rulesFile, handlers.Action(s.action))
-		if len(faults) > 0 {
-			if len(faults) == 1 && faults[0].place == rulesFile { // the file itself: say who names it
-				d.fault(rulesAt, "rules: %s: %s", rulesFile, faults[0].what)
-			} else {
-				d.faults = append(d.faults, faults...)
-			}
-			return
-		}
-		s.settings = settings
-		c.sources[len(c.sources)-1] = s
-	}
-	source, err := c.compile(s)
-	if err != nil {
-		d.faults = append(d.faults, ruleFaults(rulesFile, err)...)
-		return
-	}
-	c.Sources = append(c.Sources, source)
 }
 
 // settings returns a mapping of settings as it was written.
@@ -371,7 +345,8 @@ func (d *document) setting(name string, line int, value *yaml.Node) handlers.Set
 	return s
 }
 
-// readRules reads a file of settings: the vendor's XML, or YAML.
+// readRules reads a file of settings: the vendor's XML, or YAML. What it could
+// read it returns beside the faults.
 func readRules(path string, action handlers.Action) ([]handlers.Setting, configError) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -391,4 +366,19 @@ func readRules(path string, action handlers.Action) ([]handlers.Setting, configE
 	}
 	settings := d.settings(root)
 	return settings, d.faults
+}
+
+var ruleLine = regexp.MustCompile(`^line (\d+): `)
+
+// ruleFaults places the faults of settings in their file: every line of the
+// error that begins with one.
+func ruleFaults(path string, err error) (faults configError) {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		place, what := path, line
+		if m := ruleLine.FindStringSubmatch(line); m != nil {
+			place, what = path+":"+m[1], line[len(m[0]):]
+		}
+		faults = append(faults, fault{place, what})
+	}
+	return faults
 }

@@ -21,7 +21,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := exec(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
@@ -55,9 +55,9 @@ type app struct {
 	running    bool              // the call was well-formed: the verb runs
 }
 
-// exec runs one call and returns its exit code. Data goes to stdout,
+// run makes one call and returns its exit code. Data goes to stdout,
 // everything else to stderr.
-func exec(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, flags: map[string]string{}}
 	root := a.root()
 	root.SetArgs(args)

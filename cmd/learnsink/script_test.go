@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"strconv"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// code runs learnsink and expects an exit code: code 2 check --action x.
+// What it prints is compared as after exec.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: code N [VERB…]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec("learnsink", args[1:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// jsonSame compares two files of JSON values: jsonsame stdout want.jsonl.
+func jsonSame(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: jsonsame FILE FILE")
+	}
+	if diff := cmp.Diff(values(ts, args[1]), values(ts, args[0])); diff != "" {
+		ts.Fatalf("-%s +%s\n%s", args[1], args[0], diff)
+	}
+}
+
+func values(ts *testscript.TestScript, file string) (all []any) {
+	decoder := json.NewDecoder(bytes.NewReader([]byte(ts.ReadFile(file))))
+	for {
+		var v any
+		err := decoder.Decode(&v)
+		if err == io.EOF {
+			return all
+		}
+		ts.Check(err)
+		all = append(all, v)
+	}
+}
