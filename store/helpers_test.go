@@ -33,12 +33,7 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, url: pgtest.New(t)}
 	w.Store = open(t, w.url)
-	conn, err := pgx.Connect(t.Context(), w.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	w.db = conn
+	w.connect()
 	w.exec(`INSERT INTO learnsink.learner (login, login_folded) SELECT 'L' || i, 'l' || i FROM generate_series(0, 9) i`)
 	w.exec(`INSERT INTO learnsink.learning_object (guid, guid_folded, provider) SELECT 'O' || i, 'o' || i, 'customer' FROM generate_series(0, 9) i`)
 	w.exec(`INSERT INTO learnsink.training (id, guid, guid_folded, path_code) VALUES (10, 'T10', 't10', 'P10')`)
@@ -48,6 +43,16 @@ func newWorld(t testing.TB) *world {
 	w.exec(`INSERT INTO learnsink.room (guid, guid_folded, label, capacity) VALUES ('R0', 'r0', 'Room 0', 10)`)
 	w.exec(`UPDATE learnsink.catalogue_version SET version = 1, loaded_at = now()`)
 	return w
+}
+
+func (w *world) connect() {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), w.url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close(context.Background()) })
+	w.db = conn
 }
 
 func open(t testing.TB, url string) *store.Store {
