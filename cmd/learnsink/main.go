@@ -109,7 +109,7 @@ send --wait or audit ran and found fault.`,
 	flags.Var(&settingFlag{a, "logLevel"}, "log-level", "debug, info, warn or error (LEARNSINK_LOG_LEVEL)")
 	flags.Var(&settingFlag{a, "logFormat"}, "log-format", "pretty or json (LEARNSINK_LOG_FORMAT; default: pretty on a terminal)")
 	root.AddCommand(
-		a.serveCommand(), a.migrateCommand(), a.topicsCommand(),
+		a.serveCommand(), a.migrateCommand(), a.topicsCommand(), a.catalogCommand(),
 		a.checkCommand(), a.sendCommand(), a.tailCommand(),
 		a.statusCommand(), a.auditCommand(), a.healthcheckCommand(),
 		a.configCommand(), a.schemaCommand(), a.versionCommand(),

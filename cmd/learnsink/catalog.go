@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"learnsink/store"
+	"learnsink/store/catalogue"
+)
+
+// catalogCommand is `catalog load` and `catalog status`.
+func (a *app) catalogCommand() *cobra.Command {
+	cmd := group(&cobra.Command{Use: "catalog", Short: "load the catalogue that rows refer to, or count it"})
+	var options store.LoadOptions
+	load := &cobra.Command{
+		Use:   "load PATH…",
+		Short: "load catalogue files",
+		Long: `load takes folders of catalogue files (CSV or JSONL: ` + strings.Join(fileNames(), ", ") + `),
+or single ones, and loads them in one transaction or not at all. Every bad line is named;
+--skip-bad loads the rest. Running consumers see the load within a second.
+
+--prune shows what a file no longer names and nothing refers to; with --execute it is
+removed. More than 5 % of a kind is refused without --max-prune.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if options.Execute && !options.Prune {
+				return badCall("--execute is for --prune")
+			}
+			if options.MaxPrune < 0 || options.MaxPrune > 0 && !options.Prune {
+				return badCall("--max-prune is for --prune, and not below 0")
+			}
+			folder, err := catalogue.Open(args...)
+			if err != nil {
+				return callIfAbsent(err)
+			}
+			for _, path := range folder.Passed() {
+				a.warn("%s is no catalogue file by its name and is passed over", path)
+			}
+			db, err := a.openStore(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			bar := a.progress("catalogue")
+			bar.ChangeMax64(folder.Size())
+			folder.OnRead = func(bytes int) { bar.Add(bytes) }
+			options.Step = func(step string) { bar.Describe(step) }
+			report, err := db.LoadCatalogue(cmd.Context(), folder, options)
+			bar.Exit()
+			a.nameBadLines(report.Bad)
+			if err != nil && len(report.Kinds) == 0 {
+				return err
+			}
+			if shown := showReport(a.stdout, report, options); shown != nil {
+				return shown
+			}
+			return err
+		},
+	}
+	flags := load.Flags()
+	flags.BoolVar(&options.SkipBad, "skip-bad", false, "load what is good where lines are bad")
+	flags.BoolVar(&options.Prune, "prune", false, "show what the files no longer name and nothing refers to")
+	flags.BoolVar(&options.Execute, "execute", false, "with --prune: remove it")
+	flags.Int64Var(&options.MaxPrune, "max-prune", 0, "with --prune: how many of a kind may be removed (default: 5 %)")
+	cmd.AddCommand(load, &cobra.Command{
+		Use:   "status",
+		Short: "count the catalogue and tell its age",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			db, err := a.openStore(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			s, err := db.CatalogueStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			out := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			for _, c := range s.Counts {
+				fmt.Fprintf(out, "%s\t%d\n", c.Kind, c.Rows)
+			}
+			if s.LoadedAt.OK {
+				fmt.Fprintf(out, "version\t%d\nloaded\t%s, %s ago\n", s.Version, s.LoadedAt.V.Format(time.RFC3339), time.Since(s.LoadedAt.V).Round(time.Second))
+			} else {
+				fmt.Fprintln(out, "loaded\tnever")
+			}
+			return out.Flush()
+		},
+	})
+	return cmd
+}
+
+func fileNames() []string {
+	var names []string
+	for _, kind := range catalogue.Kinds() {
+		names = append(names, string(kind))
+	}
+	return names
+}
+
+// showReport prints what a load did, a line a kind, and what a prune removes.
+func showReport(w io.Writer, report store.LoadReport, options store.LoadOptions) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	pruned := "PRUNED"
+	if !options.Execute {
+		pruned = "WOULD PRUNE"
+	}
+	fmt.Fprint(out, "KIND\tLINES\tADDED\tCHANGED")
+	if options.Prune {
+		fmt.Fprint(out, "\t"+pruned)
+	}
+	fmt.Fprintln(out)
+	for _, k := range report.Kinds {
+		fmt.Fprintf(out, "%s\t%d\t%d\t%d", k.Kind, k.Lines, k.Added, k.Changed)
+		if options.Prune {
+			fmt.Fprintf(out, "\t%d", k.Pruned)
+			if len(k.Examples) > 0 {
+				fmt.Fprintf(out, "\t%s", strings.Join(k.Examples, ", "))
+			}
+		}
+		fmt.Fprintln(out)
+	}
+	if len(report.Bad) > 0 {
+		fmt.Fprintf(out, "bad lines\t%d\n", len(report.Bad))
+	}
+	if report.Version > 0 {
+		fmt.Fprintf(out, "version\t%d\n", report.Version)
+	} else {
+		fmt.Fprintln(out, "nothing was loaded")
+	}
+	return out.Flush()
+}
