@@ -77,6 +77,7 @@ type pipelineLimits struct {
 	poll        time.Duration // how long a read waits for the first row
 	quiet       time.Duration // after which published entries are dropped without waiting for the next batch
 	grace       time.Duration // for what is in flight when the pipeline is to end
+	reclaim     time.Duration // after which a partition that another owner has claimed is claimed again
 	inFlight    int           // batches on the road at once
 }
 
@@ -106,7 +107,14 @@ func (p *pipeline) run(ctx context.Context) {
 			continue
 		case errors.Is(err, handlers.ErrFenced):
 			l.show(handlers.Waiting, "another owner has claimed the partition")
-			p.logger.Warn().Msg("another owner has claimed the partition: given up until it is assigned again")
+			// A member that slept through its generation's end may have claimed
+			// it when it woke, and will have noticed by now. As long as the
+			// group says that the partition is ours, somebody has to be at it.
+			p.logger.Warn().Dur("again", p.limits.reclaim).Msg("another owner has claimed the partition: given up for now")
+			if !pause(ctx, p.limits.reclaim) {
+				return
+			}
+			continue
 		case errors.Is(err, handlers.ErrClusterChanged):
 			l.show(handlers.LogDiverged, err.Error())
 			p.logger.Error().Err(err).Msg("the partition is stopped")
