@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -50,9 +49,6 @@ func TestBrokerAway(t *testing.T) {
 		h.tell(s, g, 500)
 	}
 	h.caughtUp(60 * time.Second)
-	p.signal(syscall.SIGTERM)
-	if code := p.wait(12 * time.Second); code != 0 {
-		t.Errorf("exit %d after SIGTERM", code)
-	}
+	p.stop()
 	h.check(s)
 }

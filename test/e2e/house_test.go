@@ -66,6 +66,8 @@ type house struct {
 
 	mu   sync.Mutex
 	logs bytes.Buffer // what every process wrote to stderr
+	// patience is how long a verb may take.
+	patience time.Duration
 	// private is what no log line may hold, in lower case: logins and addresses.
 	private []string
 }
@@ -75,7 +77,7 @@ type house struct {
 func newHouse(t testing.TB, brokers, database, extra string) *house {
 	t.Helper()
 	name := fmt.Sprintf("e2e-%d", time.Now().UnixNano())
-	h := &house{TB: t, brokers: brokers, database: database, dir: t.TempDir(), group: name,
+	h := &house{TB: t, brokers: brokers, database: database, dir: t.TempDir(), group: name, patience: 2 * time.Minute,
 		tracking: name + ".tracking", intervention: name + ".intervention", accepted: name + ".accepted", deadLetter: name + ".dead-letter"}
 	h.config = h.file("learnsink.yaml", fmt.Sprintf("group: %s\nacceptedTopic: %s\ndeadLetterTopic: %s\n%s",
 		h.group, h.accepted, h.deadLetter, strings.NewReplacer("TRACKING", h.tracking, "INTERVENTION", h.intervention).Replace(extra)))
@@ -225,6 +227,15 @@ func (p *process) wait(most time.Duration) int {
 	}
 }
 
+// stop ends a serve with SIGTERM: it has ten seconds, and is expected to end well.
+func (p *process) stop() {
+	p.h.Helper()
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(12 * time.Second); code != 0 {
+		p.h.Errorf("learnsink %s: exit %d after SIGTERM", strings.Join(p.args, " "), code)
+	}
+}
+
 // verb runs a verb to its end and expects it to succeed. It returns stdout.
 func (h *house) verb(args ...string) string {
 	h.Helper()
@@ -239,7 +250,7 @@ func (h *house) verb(args ...string) string {
 func (h *house) try(stdin string, args ...string) (stdout string, code int) {
 	h.Helper()
 	p := h.start(stdin, args...)
-	code = p.wait(2 * time.Minute)
+	code = p.wait(h.patience)
 	return p.stdout.String(), code
 }
 

@@ -30,6 +30,7 @@ import (
 func TestOULAD(t *testing.T) {
 	dir := os.Getenv(oulad.Env)
 	if dir == "" {
+		t.Parallel() // else the time that it takes is worth something
 		dir = t.TempDir()
 		if err := oulad.WriteSample(dir, 1, 2000); err != nil {
 			t.Fatal(err)
@@ -42,7 +43,7 @@ func TestOULAD(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := newHouse(t, brokers, pgtest.New(t), "sources:\n  - {topic: TRACKING, action: tracking, eventTime: header}\n  - {topic: INTERVENTION, action: intervention}\n")
-		h.private = []string{"student-"}
+		h.private, h.patience = []string{"student-"}, 12*time.Hour
 		h.topics(3)
 		catalog, file := filepath.Join(h.dir, "catalog"), filepath.Join(h.dir, "rows.jsonl")
 		if err := d.WriteCatalog(catalog); err != nil {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -201,10 +204,7 @@ func TestStoppedGracefully(t *testing.T) {
 		for range 3 {
 			p, before := h.start("", "serve"), h.applied()
 			h.eventually("some rows applied", 30*time.Second, func() bool { return h.applied() > before })
-			p.signal(syscall.SIGTERM)
-			if code := p.wait(12 * time.Second); code != 0 {
-				t.Errorf("exit %d after SIGTERM", code)
-			}
+			p.stop()
 			if n := h.number(`SELECT count(*) FROM learnsink.outbox`); n != 0 {
 				t.Errorf("%d entries left in the outbox", n)
 			}
@@ -231,16 +231,10 @@ func TestTwoMembersAndARebalance(t *testing.T) {
 		})
 		h.caughtUp(40 * time.Second)
 		h.tell(s, g, 500)
-		first.signal(syscall.SIGTERM)
-		if code := first.wait(12 * time.Second); code != 0 {
-			t.Errorf("exit %d after SIGTERM", code)
-		}
+		first.stop()
 		h.tell(s, g, 500)
 		h.caughtUp(40 * time.Second)
-		second.signal(syscall.SIGTERM)
-		if code := second.wait(12 * time.Second); code != 0 {
-			t.Errorf("exit %d after SIGTERM", code)
-		}
+		second.stop()
 		h.check(s)
 	})
 }
@@ -265,10 +259,7 @@ func TestDatabaseAway(t *testing.T) {
 			road.open()
 		}
 		h.caughtUp(40 * time.Second)
-		p.signal(syscall.SIGTERM)
-		if code := p.wait(12 * time.Second); code != 0 {
-			t.Errorf("exit %d after SIGTERM", code)
-		}
+		p.stop()
 		h.database = direct
 		h.check(s)
 	})
@@ -288,8 +279,7 @@ func TestDatabaseConnectionsTerminated(t *testing.T) {
 			h.number(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> ''`)
 		}
 		h.caughtUp(40 * time.Second)
-		p.signal(syscall.SIGTERM)
-		p.wait(12 * time.Second)
+		p.stop()
 		h.check(s)
 	})
 }
@@ -328,10 +318,7 @@ func TestNoCatalogueYet(t *testing.T) {
 		}
 		h.catalog()
 		h.caughtUp(30 * time.Second)
-		p.signal(syscall.SIGTERM)
-		if code := p.wait(12 * time.Second); code != 0 {
-			t.Errorf("exit %d after SIGTERM", code)
-		}
+		p.stop()
 		h.check(s)
 	})
 }
@@ -363,9 +350,73 @@ func TestCatalogueLoadedWhileRunning(t *testing.T) {
 		after := row("after the load", nil)
 		after.Tracking = &rowgen.Tracking{TrackingKey: rowgen.TrackingKey{Login: "new.one", LovGUID: "lo-1", SessionGUID: "se-1"}, Status: "incomplete", ScoreMax: 100}
 		send(after)
-		p.signal(syscall.SIGTERM)
-		p.wait(12 * time.Second)
+		p.stop()
 		h.check(s)
+	})
+}
+
+// Topics that are not there yet are waited for, sources and outputs alike.
+func TestTopicsComeLater(t *testing.T) {
+	t.Parallel()
+	eachKafka(t, func(t *testing.T, brokers string) {
+		h, s := newHouse(t, brokers, pgtest.New(t), ""), &story{}
+		h.catalog()
+		p := h.start("", "serve")
+		h.eventually("it says that it waits for its topics", 30*time.Second, func() bool { return strings.Contains(h.logText(), h.tracking+`"`) })
+		h.topics(2)
+		h.tell(s, rowgen.New(rowgen.Config{Seed: 15, Bad: 0.1, Plain: true}), 300)
+		h.caughtUp(60 * time.Second)
+		p.stop()
+		h.check(s)
+	})
+}
+
+// Partitions that are added are taken up.
+func TestPartitionsAdded(t *testing.T) {
+	t.Parallel()
+	eachKafka(t, func(t *testing.T, brokers string) {
+		h, s := rowgenHouse(t, brokers, ""), &story{}
+		p := h.start("", "serve")
+		g := rowgen.New(rowgen.Config{Seed: 16, Bad: 0.1, Plain: true})
+		h.tell(s, g, 300)
+		h.caughtUp(30 * time.Second)
+		if _, err := h.admin.UpdatePartitions(context.Background(), 5, h.tracking, h.intervention); err != nil {
+			t.Fatal(err)
+		}
+		for _, topic := range []string{h.tracking, h.intervention} {
+			h.eventually("five partitions", 20*time.Second, func() bool {
+				ends, err := h.admin.ListCommittedOffsets(context.Background(), topic)
+				return err == nil && len(ends[topic]) == 5
+			})
+		}
+		h.kafka.ForceMetadataRefresh()
+		h.tell(s, g, 1000)
+		h.caughtUp(90 * time.Second)
+		p.stop()
+		h.verb("audit", "--deep") // the order of a key that has moved is nobody's: the models say nothing of it
+		if n := h.number(`SELECT count(*) FROM learnsink.position WHERE partition > 2 AND next_offset > 0`); n == 0 {
+			t.Error("nothing was read from the new partitions")
+		}
+	})
+}
+
+// A record's time that no calendar knows counts as none.
+func TestTimesThatAreNone(t *testing.T) {
+	t.Parallel()
+	eachKafka(t, func(t *testing.T, brokers string) {
+		h := rowgenHouse(t, brokers, "")
+		row := []byte(`{"candidateLogin":"zo\u00e9.l1","lovGuid":"lo-1","sessionGuid":"se-1","trackingStatus":"passed"}`)
+		for _, at := range []time.Time{time.UnixMilli(-1), time.UnixMilli(-62_200_000_000_000), time.UnixMilli(0)} {
+			r := &kgo.Record{Topic: h.tracking, Key: []byte("zo\u00e9.l1"), Value: row, Timestamp: at}
+			if err := h.kafka.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.drain()
+		h.verb("audit", "--deep")
+		if n := h.number(`SELECT sum(accepted)::bigint FROM learnsink.position`); n != 3 {
+			t.Errorf("%d rows accepted of 3: %q", n, h.rows(`SELECT errors::text FROM learnsink.rejection`))
+		}
 	})
 }
 
@@ -403,7 +454,12 @@ func TestQuickStart(t *testing.T) {
 			t.Errorf("check: exit %d, %s", code, out)
 		}
 		csv := h.file("rows.csv", "candidateRefNumber;lovGuid;sessionId;trackingStatus;ignoredColumn\n50003;lo-3;103;passed;2024-02-29T10:00:00Z\n")
-		serve := h.start("", "serve")
+		address := freeAddress(t)
+		serve := h.start("", "serve", "--http", address)
+		h.eventually("it says that it is ready", 30*time.Second, func() bool {
+			_, code := h.try("", "healthcheck", "--http", address)
+			return code == 0 && get(address, "/readyz") != ""
+		})
 		if out, code := h.try("", "send", "--action", "tracking", "--wait", rows); code != 3 || !strings.Contains(out, "LO/404") {
 			t.Errorf("send --wait: exit %d, %s", code, out)
 		}
@@ -412,13 +468,15 @@ func TestQuickStart(t *testing.T) {
 			t.Errorf("send --wait: exit %d, %s", code, out)
 		}
 		h.caughtUp(20 * time.Second)
+		for _, want := range []string{"learnsink_", `action="tracking"`} {
+			if text := get(address, "/metrics"); !strings.Contains(text, want) || strings.Contains(text, "LO/404") {
+				t.Errorf("/metrics without %s, or with what rows say:\n%s", want, text)
+			}
+		}
 		if out := h.verb("status"); !strings.Contains(out, h.tracking) {
 			t.Errorf("status prints %s", out)
 		}
-		serve.signal(syscall.SIGTERM)
-		if code := serve.wait(12 * time.Second); code != 0 {
-			t.Errorf("exit %d after SIGTERM", code)
-		}
+		serve.stop()
 		want := "zo\u00e9.l1 lo-1 completed|zo\u00e9.l3 lo-3 passed"
 		if got := strings.ToLower(strings.Join(h.rows(`SELECT learner_login || ' ' || learning_object_guid || ' ' || status FROM learnsink.tracking_report ORDER BY 1`), "|")); got != want {
 			t.Errorf("tracking_report holds %s", got)
@@ -436,6 +494,30 @@ func TestQuickStart(t *testing.T) {
 			}
 		}
 	})
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// get returns what a page says; "" where it is not there or not well.
+func get(address, path string) string {
+	reply, err := http.Get("http://" + address + path)
+	if err != nil {
+		return ""
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err != nil || reply.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(text) + " "
 }
 
 // audit finds what is not as it should be: it is no mere formality.
@@ -470,7 +552,7 @@ func TestCheckSaysWhatServeDoes(t *testing.T) {
 	if err := rowgen.WriteCatalog(dir); err != nil {
 		t.Fatal(err)
 	}
-	h := &house{TB: t, dir: dir}
+	h := &house{TB: t, dir: dir, patience: time.Minute}
 	for _, action := range []handlers.Action{handlers.Tracking, handlers.Intervention} {
 		g := rowgen.New(rowgen.Config{Seed: 12, Bad: 0.3, Action: action})
 		var lines []byte
