@@ -19,11 +19,15 @@ import (
 	"golang.org/x/term"
 )
 
-func main() {
+func main() { os.Exit(untilTold()) }
+
+// untilTold runs this process's call until it ends, or is told to stop: once
+// to finish what is in flight, twice to let it fall.
+func untilTold() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
 // The exit codes, as contract.md has them.
@@ -153,7 +157,7 @@ func (f *settingFlag) Type() string          { return "string" }
 func (a *app) logger(c *config) zerolog.Logger {
 	var out io.Writer = a.stderr
 	if c.LogFormat == "pretty" || c.LogFormat == "" && a.terminal(a.stderr) {
-		out = zerolog.ConsoleWriter{Out: a.stderr, TimeFormat: "15:04:05.000", NoColor: !a.terminal(a.stderr)}
+		out = zerolog.ConsoleWriter{Out: a.stderr, TimeFormat: "15:04:05", NoColor: !a.terminal(a.stderr)}
 	}
 	return zerolog.New(out).Level(c.LogLevel).With().Timestamp().Logger()
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,9 +11,7 @@ import (
 // learnsink: what they see is what a user sees.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"learnsink": func() {
-			os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-		},
+		"learnsink": main,
 	})
 }
 

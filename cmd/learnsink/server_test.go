@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"learnsink/test/kafkatest"
+	"learnsink/test/pgtest"
+)
+
+// The stories of testdata/server have a broker and an empty database.
+func TestServerScripts(t *testing.T) {
+	stories, err := filepath.Glob(filepath.Join("testdata", "server", "*.txtar"))
+	if err != nil || len(stories) == 0 {
+		t.Fatalf("%d stories, %v", len(stories), err)
+	}
+	for _, story := range stories {
+		t.Run(strings.TrimSuffix(filepath.Base(story), ".txtar"), func(t *testing.T) {
+			database, brokers := pgtest.Empty(t), kafkatest.New(t).Brokers
+			testscript.Run(t, testscript.Params{
+				Files: []string{story}, RequireExplicitExec: true,
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+				Setup: func(e *testscript.Env) error {
+					e.Setenv("KAFKA_BROKERS", strings.Join(brokers, ","))
+					e.Setenv("DATABASE_URL", database)
+					e.Setenv("LEARNSINK_LOG_FORMAT", "json")
+					return nil
+				},
+			})
+		})
+	}
+}
+
+// What serve shows over HTTP, and that it stops when told to.
+func TestServeOverHTTP(t *testing.T) {
+	t.Setenv("KAFKA_BROKERS", strings.Join(kafkatest.New(t).Brokers, ","))
+	t.Setenv("DATABASE_URL", pgtest.New(t))
+	t.Setenv("LEARNSINK_CONFIG", "")
+	must := func(args ...string) {
+		t.Helper()
+		var stderr strings.Builder
+		if got := run(t.Context(), args, strings.NewReader(""), io.Discard, &stderr); got != exitDone {
+			t.Fatalf("learnsink %s: exit %d\n%s", strings.Join(args, " "), got, &stderr)
+		}
+	}
+	must("topics", "create", "--partitions", "1", "--replication", "1")
+	people, machines := freeAddress(t), freeAddress(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan int)
+	go func() {
+		done <- run(ctx, []string{"serve", "--http", people, "--metrics", machines}, strings.NewReader(""), io.Discard, t.Output())
+	}()
+
+	awaitReady(t, "http://"+people)
+	must("healthcheck", "--http", people)
+	for path, want := range map[string]string{"/healthz": "alive", "/": "learning.tracking", "/readyz": `"ready":true`} {
+		if status, body := get(t, "http://"+people+path); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if status, _ := get(t, "http://"+machines+"/"); status != http.StatusNotFound {
+		t.Errorf("the page for people is served to machines: %d", status)
+	}
+
+	// Every metric that an alert rests on is there.
+	_, metrics := get(t, "http://"+machines+"/metrics")
+	alerts, err := os.ReadFile(filepath.Join("..", "..", "deploy", "alerts.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters := "learnsink_rows_total learnsink_rejections_total learnsink_failures_total" // not there before the first
+	for _, name := range regexp.MustCompile(`learnsink_[a-z_]+`).FindAllString(string(alerts), -1) {
+		if !strings.Contains(metrics, "\n"+name) && !strings.Contains(counters, name) {
+			t.Errorf("alerts.yaml speaks of %s, which is not served", name)
+		}
+	}
+
+	stop()
+	if got := <-done; got != exitDone {
+		t.Errorf("exit %d when told to stop", got)
+	}
+	if _, err := http.Get("http://" + people + "/healthz"); err == nil {
+		t.Error("it still answers")
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// awaitReady asks until serve is ready; what it lacks is in the failure.
+func awaitReady(t *testing.T, url string) {
+	t.Helper()
+	last := ""
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-tick.C {
+		response, err := http.Get(url + "/readyz")
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode == http.StatusOK {
+			return
+		}
+		last = fmt.Sprint(response.StatusCode, " ", string(body))
+	}
+	t.Fatalf("not ready: %s", last)
+}
