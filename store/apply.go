@@ -297,11 +297,13 @@ func exactly(n int) func(pgconn.CommandTag) error {
 const catalogueLock int64 = 0x6c6561726e // "learn"
 
 const (
-	// planByKey: every statement of a batch goes from its arrays to a table by
-	// the key. The plans are cached, so a table that was empty when the first
-	// one was made must not be scanned for ever after.
-	planByKey = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
-	set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
+	// planByKey: statements go from their arrays to a table by its index, and
+	// are planned anew every time. A plan that is kept was made for the table
+	// as it was, empty at first, and turns quadratic as it grows; a hash join
+	// reads the whole table for a few rows of it; and compiling (jit) takes
+	// longer than anything here.
+	planByKey = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_hashjoin', 'off', true),
+	set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 
 	lockPosition = `SELECT epoch, next_offset FROM learnsink.position WHERE topic = $1 AND partition = $2 FOR UPDATE`
 

@@ -27,6 +27,7 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	var loaded *time.Time
 	first := &pgx.Batch{}
 	first.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	first.Queue(planByKey)
 	first.Queue("SELECT version, loaded_at FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error {
 		return row.Scan(&f.Version, &loaded)
 	})
@@ -217,8 +218,8 @@ func queueTeachers(b *pgx.Batch, refs *handlers.References, f *handlers.Facts) {
 const (
 	selectRegisteredSessions = `
 SELECT ` + sessionColumns + `, ` + trainingColumns + `
-FROM learnsink.session s JOIN learnsink.training t ON t.id = s.training_id
-WHERE s.id IN (SELECT session_id FROM learnsink.registration WHERE learner_id = ANY ($1::integer[]))`
+FROM (SELECT DISTINCT session_id FROM learnsink.registration WHERE learner_id = ANY ($1::integer[])) r
+JOIN learnsink.session s ON s.id = r.session_id JOIN learnsink.training t ON t.id = s.training_id`
 
 	selectRegistrations = `
 SELECT learner_id, id, session_id FROM learnsink.registration

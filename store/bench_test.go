@@ -1,0 +1,40 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+
+	"learnsink/handlers"
+)
+
+// BenchmarkApply writes batches over 200,000 keys that fill up: rows/s, with
+// the facts read and the rows decided, as the consumer does it.
+func BenchmarkApply(b *testing.B) {
+	for _, size := range []int{1, 2000} {
+		b.Run(fmt.Sprintf("rows=%d", size), func(b *testing.B) {
+			w := newWorld(b)
+			w.exec(`INSERT INTO learnsink.learner (login, login_folded) SELECT 'b' || i, 'b' || i FROM generate_series(1, 20000) i`)
+			w.exec(`INSERT INTO learnsink.registration (session_id, learner_id) SELECT 100, id FROM learnsink.learner WHERE login LIKE 'b%'`)
+			w.exec(`ANALYZE`)
+			src := source(b, handlers.Tracking)
+			o := w.claim(w.Store, src, 0)
+			rows := 0
+			for b.Loop() {
+				b.StopTimer()
+				records := make([]*handlers.Record, size)
+				for i := range records {
+					n := (rows + i) * 7919 % 200000
+					records[i] = record(src, o.NextOffset+int64(i), day, "candidateLogin", fmt.Sprintf("b%d", n/10+1), "lovGuid", fmt.Sprintf("o%d", n%10),
+						"sessionId", 100, "progression", n%100, "trackingStatus", "completed", "timeSpent", n)
+				}
+				b.StartTimer()
+				o.apply(records...)
+				rows += size
+			}
+			b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+			if got := w.text(`SELECT rejected FROM learnsink.position`); got != "(0)" {
+				b.Fatalf("rejected: %s", got)
+			}
+		})
+	}
+}
