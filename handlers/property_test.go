@@ -399,3 +399,29 @@ func TestSupersededComparesTimeTopicPartitionOffset(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+func TestEventTime(t *testing.T) {
+	now := noon.Add(time.Hour)
+	for _, c := range []struct {
+		header    string
+		timestamp time.Time
+		fromIt    bool
+		want      string
+	}{
+		{"", noon, true, "2024-06-05T12:00:00.123Z"},
+		{"", noon.Add(1999), true, "2024-06-05T12:00:00.123001Z"}, // to the microsecond
+		{"2020-01-02T03:04:05.1234567+01:00", noon, true, "2020-01-02T02:04:05.123456Z"},
+		{"2020-01-02T03:04:05Z", noon, false, "2024-06-05T12:00:00.123Z"}, // the source does not ask for it
+		{"2020-01-02T03:04:05Z", time.Time{}, true, "2020-01-02T03:04:05Z"},
+		{"yesterday", noon, true, "2024-06-05T12:00:00.123Z"},
+		{"2020-01-02", noon, true, "2024-06-05T12:00:00.123Z"},
+		{"yesterday", time.Time{}, true, "2024-06-05T13:00:00.123Z"},
+		{"9999-12-31T23:59:59-01:00", noon, true, "2024-06-05T12:00:00.123Z"}, // beyond what can be stored
+		{"", time.Time{}, false, "2024-06-05T13:00:00.123Z"},
+	} {
+		rec := &handlers.Record{Timestamp: c.timestamp, Headers: []handlers.Header{{Key: handlers.EventTimeHeader, Value: []byte(c.header)}}}
+		if got := handlers.EventTime(rec, c.fromIt, now).Format(time.RFC3339Nano); got != c.want {
+			t.Errorf("%q, %v: got %s, want %s", c.header, c.timestamp, got, c.want)
+		}
+	}
+}
