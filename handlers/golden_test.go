@@ -151,7 +151,7 @@ func golden(t *testing.T, action handlers.Action, file string, shared *handlers.
 	}
 
 	want := sections["want.jsonl"]
-	if *update {
+	if *update && filepath.Base(file) != "acceptance.txtar" { // which is not ours to rewrite
 		if want == nil {
 			archive.Files = append(archive.Files, txtar.File{Name: "want.jsonl"})
 			want = &archive.Files[len(archive.Files)-1]
