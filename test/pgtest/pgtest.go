@@ -197,12 +197,12 @@ func docker(ctx context.Context) (_, _ string, err error) {
 			wait.ForLog("database system is ready to accept connections").WithOccurrence(2), wait.ForListeningPort("5432/tcp")))
 	if c != nil && os.Getenv("TESTCONTAINERS_RYUK_DISABLED") != "" {
 		reap := exec.Command("/bin/sh", "-c", `cat >/dev/null; docker rm -fv "$1" >/dev/null 2>&1`, "reap", c.GetContainerID())
-		if _, pipeErr := reap.StdinPipe(); pipeErr == nil {
-			_ = reap.Start() // the pipe closes when this process ends
+		if _, pipeErr := reap.StdinPipe(); pipeErr == nil && reap.Start() == nil {
+			go reap.Wait() // which holds on to the pipe: it closes when this process ends
 		}
 	}
 	if err != nil {
-		return "", "", err
+		return "", "", errors.Join(err, testcontainers.TerminateContainer(c)) // it may have come half way
 	}
 	host, err := c.PortEndpoint(ctx, "5432/tcp", "")
 	if err != nil {
