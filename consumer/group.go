@@ -68,6 +68,7 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 	}
 	defer c.metrics.board.leave()
 	defer group.Close() // leaves the group, so that nobody waits for the session to expire
+	var told string
 	for {
 		generation, err := group.Next(ctx)
 		switch {
@@ -76,9 +77,13 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 		case err != nil: // the group tries again by itself
 			c.metrics.failures.WithLabelValues("group").Inc()
 			c.metrics.board.leave()
-			c.logger.Warn().Err(err).Msg("joining the group")
+			if err.Error() != told {
+				told = err.Error()
+				c.logger.Warn().Err(err).Msg("joining the group")
+			}
 			continue
 		}
+		told = ""
 		ended := make(chan bool, 1)
 		generation.Start(func(ctx context.Context) { ended <- c.generation(ctx, generation, topics) })
 		select {

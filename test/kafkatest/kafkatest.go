@@ -46,7 +46,7 @@ type Cluster struct {
 // test. It creates no topic by itself.
 func New(t testing.TB, opts ...kfake.Opt) *Cluster {
 	t.Helper()
-	fake, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.BrokerConfigs(map[string]string{
+	fake, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(500 * time.Millisecond), kfake.BrokerConfigs(map[string]string{
 		"group.initial.rebalance.delay.ms": "0",
 	})}, opts...)...)
 	if err != nil {
@@ -240,12 +240,26 @@ func (c *Cluster) Committed(t testing.TB, group, topic string, partition int32) 
 	return o.At
 }
 
+// SetTopicConfig changes one setting of a topic.
+func (c *Cluster) SetTopicConfig(t testing.TB, topic, name, value string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	responses, err := c.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Name: name, Value: &value}}, topic)
+	if err == nil && len(responses) > 0 {
+		err = responses[0].Err
+	}
+	if err != nil {
+		t.Fatalf("kafkatest: alter topic: %v", err)
+	}
+}
+
 // DeleteRecords removes what lies below an offset.
 func (c *Cluster) DeleteRecords(t testing.TB, topic string, partition int32, below int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var offsets kadm.Offsets = kadm.Offsets{}
+	offsets := kadm.Offsets{}
 	offsets.AddOffset(topic, partition, below, -1)
 	responses, err := c.admin.DeleteRecords(ctx, offsets)
 	if err == nil {
