@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -105,7 +106,7 @@ func eventTime(text string) (time.Time, error) {
 		return time.Now().UTC().Truncate(time.Microsecond), nil
 	}
 	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
+	if err != nil || t.UTC().Year() < 1 || t.UTC().Year() > 9999 {
 		return t, badCall("--event-time %q is not RFC 3339, such as 2024-06-05T12:00:00Z", text)
 	}
 	return t.UTC().Truncate(time.Microsecond), nil
@@ -278,6 +279,7 @@ type checker struct {
 	now    time.Time
 	rows   *rows.Reader
 	vendor bool
+	used   sync.Pool // chunks that have been printed
 }
 
 // chunk is a stretch of rows that are judged together.
@@ -288,7 +290,11 @@ type chunk struct {
 
 	verdicts []byte // what is printed of them
 	rejected int
-	done     chan struct{}
+	done     chan struct{} // takes one value once the verdicts are there
+
+	// What judging takes, kept with the chunk for the next rows.
+	records []handlers.Record
+	decoded []handlers.Row
 }
 
 // A chunk is closed at so many rows or bytes, whichever comes first.
@@ -331,7 +337,7 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 				if err := c.judge(ctx, next); err != nil {
 					return err
 				}
-				close(next.done)
+				next.done <- struct{}{}
 			}
 			return nil
 		})
@@ -348,6 +354,7 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 			if _, err := w.Write(next.verdicts); err != nil {
 				return err
 			}
+			c.used.Put(next)
 			if len(toPrint) == 0 { // nobody is behind: who watches wants to see it
 				if err := w.Flush(); err != nil {
 					return err
@@ -363,7 +370,11 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 // read gathers the next chunk; nil where there are no more rows. An error
 // comes with the rows before it.
 func (c *checker) read() (*chunk, error) {
-	next := &chunk{done: make(chan struct{})}
+	next, ok := c.used.Get().(*chunk)
+	if !ok {
+		next = &chunk{done: make(chan struct{}, 1)}
+	}
+	next.lines, next.ends, next.text, next.verdicts, next.rejected = next.lines[:0], next.ends[:0], next.text[:0], next.verdicts[:0], 0
 	var err error
 	for len(next.lines) < chunkRows && len(next.text) < chunkBytes {
 		var row rows.Record
@@ -382,20 +393,20 @@ func (c *checker) read() (*chunk, error) {
 
 // judge decides the rows of a chunk, by one question to the catalogue.
 func (c *checker) judge(ctx context.Context, k *chunk) error {
-	records := make([]handlers.Record, len(k.lines))
-	decoded := make([]handlers.Row, len(k.lines))
+	k.records = slices.Grow(k.records[:0], len(k.lines))[:len(k.lines)]
+	k.decoded = slices.Grow(k.decoded[:0], len(k.lines))[:len(k.lines)]
 	refs := handlers.NewReferences()
 	for i := range k.lines {
-		records[i] = handlers.Record{Timestamp: c.now, Value: c.rows.AppendValue([]byte{}, k.row(i))}
-		decoded[i] = c.rules.Decode(&records[i], c.now)
-		decoded[i].Refer(refs)
+		k.records[i] = handlers.Record{Timestamp: c.now, Value: c.rows.Value(k.row(i))}
+		k.decoded[i] = c.rules.Decode(&k.records[i], c.now)
+		k.decoded[i].Refer(refs)
 	}
 	facts, err := c.facts(ctx, refs)
 	if err != nil {
 		return err
 	}
 	for i := range k.lines {
-		decision := c.rules.Decide(&decoded[i], facts)
+		decision := c.rules.Decide(&k.decoded[i], facts)
 		if decision.Verdict == handlers.Rejected {
 			k.rejected++
 		}

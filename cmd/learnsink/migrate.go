@@ -20,6 +20,11 @@ func (a *app) migrateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if db, err := store.Open(cmd.Context(), c.store()); err != nil { // it connects lazily: an address that is none
+				return callError{err}
+			} else {
+				db.Close()
+			}
 			if dryRun {
 				sql, err := store.MigrationSQL(cmd.Context(), c.store())
 				if err != nil {

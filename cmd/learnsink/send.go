@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -129,7 +130,7 @@ const (
 func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produced)) error {
 	var messages []consumer.Message
 	var lines []int
-	bytes := 0
+	size := 0
 	flush := func() error {
 		if len(messages) == 0 {
 			return nil
@@ -142,7 +143,7 @@ func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produ
 			sent(lines[i], at)
 		}
 		s.sent += len(messages)
-		messages, lines, bytes = messages[:0], lines[:0], 0
+		messages, lines, size = messages[:0], lines[:0], 0
 		return nil
 	}
 	for {
@@ -153,12 +154,12 @@ func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produ
 		if err != nil {
 			return errors.Join(err, flush())
 		}
-		message, err := s.message(s.rows.AppendValue(nil, record.Text))
+		message, err := s.message(bytes.Clone(s.rows.Value(record.Text)))
 		if err != nil {
 			return errors.Join(fmt.Errorf("line %d: %w", record.Line, err), flush())
 		}
-		messages, lines, bytes = append(messages, message), append(lines, record.Line), bytes+len(message.Value)
-		if len(messages) == sendRows || bytes >= sendBytes {
+		messages, lines, size = append(messages, message), append(lines, record.Line), size+len(message.Value)
+		if len(messages) == sendRows || size >= sendBytes {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -89,6 +89,8 @@ type Reader struct {
 	text   []byte   // of the record at hand, where it spans buffers or lines
 	header []string // CSV: the columns; nil before the header is read
 	keys   [][]byte // CSV: the header's names as JSON, with what stands before and after them
+
+	keyBytes int // what the keys add to a row, and the quotes of its values
 }
 
 // NewReader reads from in, whose bytes are in the format f.
@@ -152,6 +154,7 @@ func (r *Reader) readHeader() error {
 			before = '{'
 		}
 		r.keys = append(r.keys, append(append([]byte{before}, key...), ':'))
+		r.keyBytes += len(key) + len(`,:""}`)
 	}
 	if c.broken {
 		return fmt.Errorf("line %d: the header is not CSV", record.Line)
@@ -250,16 +253,16 @@ func withoutEnd(line []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 }
 
-// AppendValue appends the value that a record of a source topic has for a row
-// of this text: JSONL as it stands; of CSV an object that holds every cell as
-// a string, or, where the line is no CSV or has too many or too few cells, its
-// text as one JSON string, which is no object and will be judged as that.
+// Value returns the value that a record of a source topic has for a row of
+// this text: JSONL is text itself; of CSV it is an object that holds every cell
+// as a string, or, where the line is no CSV or has too many or too few cells,
+// its text as one JSON string, which is no object and will be judged as that.
 // It may be called from several goroutines once Next was called.
-func (r *Reader) AppendValue(dst, text []byte) []byte {
+func (r *Reader) Value(text []byte) []byte {
 	if !r.csv {
-		return append(dst, text...)
+		return text
 	}
-	from := len(dst)
+	dst := make([]byte, 0, len(text)+r.keyBytes)
 	c := cells{text: text, comma: r.comma}
 	i := 0
 	for ; c.next(); i++ {
@@ -277,7 +280,7 @@ func (r *Reader) AppendValue(dst, text []byte) []byte {
 		dst = append(dst, '"')
 	}
 	if c.broken || i < len(r.keys) {
-		dst = append(dst[:from], '"')
+		dst = append(dst[:0], '"')
 		return append(escape(dst, text), '"')
 	}
 	return append(dst, '}')
