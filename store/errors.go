@@ -62,7 +62,7 @@ func Classify(err error) Class {
 	case code == "25006":
 		return ReadOnly
 	case code == "23514" && pg.ConstraintName == "", // "no partition of relation … found for row"
-		code == "42804", code == "57P04", code == "428C9":
+		code == "57P04": // the database is gone
 		return Permanent
 	case strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"), strings.HasPrefix(code, "54"),
 		code == "21000", code == "44000", code == "P0001":

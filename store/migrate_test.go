@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"sync"
@@ -112,51 +111,4 @@ func execute(t *testing.T, address, sql string) {
 	if _, err := conn.Exec(context.Background(), sql); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestErrors(t *testing.T) {
-	w := newWorld(t)
-	ctx := context.Background()
-	t.Run("none shows what stands in a row", func(t *testing.T) {
-		src := source(t, "tracking")
-		o := w.claim(w.Store, src, 0)
-		// A fault that no row is to blame for by itself: the ledger's line is there already.
-		w.exec(`INSERT INTO learnsink.ledger VALUES ($1, 0, 0, 1, now(), 'secret', 'secret', 0, 0, 1, '[]')`, src.Topic)
-		err := o.st.Apply(ctx, o.batch(track(src, 0, day, 1, 1)))
-		if store.Classify(err) != store.Data {
-			t.Errorf("%v is %v", err, store.Classify(err))
-		}
-		for _, text := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err)} {
-			if strings.Contains(text, src.Topic) || strings.Contains(text, "secret") || !strings.Contains(text, "23505") {
-				t.Errorf("shows the row, or not the SQLSTATE: %s", text)
-			}
-		}
-	})
-	t.Run("a missing table names migrate", func(t *testing.T) {
-		s := open(t, pgtest.Empty(t))
-		_, err := s.Positions(ctx)
-		if store.Classify(err) != store.Permanent || !strings.Contains(err.Error(), "learnsink migrate") {
-			t.Errorf("%v is %v", err, store.Classify(err))
-		}
-	})
-	t.Run("a database that is away is transient", func(t *testing.T) {
-		s := open(t, "postgres://nobody:verysecret@127.0.0.1:1/nowhere")
-		err := s.Ping(ctx)
-		if store.Classify(err) != store.Transient || strings.Contains(fmt.Sprintf("%+v", err), "verysecret") {
-			t.Errorf("%v is %v", err, store.Classify(err))
-		}
-	})
-	t.Run("an address that cannot be read does not show its password", func(t *testing.T) {
-		_, err := store.Open(ctx, store.Config{URL: "postgres://u:verysecret@host:port/db"})
-		if err == nil || strings.Contains(fmt.Sprintf("%+v", err), "verysecret") {
-			t.Error(err)
-		}
-	})
-	t.Run("a read-only server is known as such", func(t *testing.T) {
-		s := open(t, w.url+"&default_transaction_read_only=on")
-		err := s.SetState(ctx, w.claim(w.Store, source(t, "tracking"), 7).TopicPartition, 1, "waiting", "")
-		if store.Classify(err) != store.ReadOnly || !strings.Contains(err.Error(), "target_session_attrs") {
-			t.Errorf("%v is %v", err, store.Classify(err))
-		}
-	})
 }

@@ -36,3 +36,19 @@ func TestWays(t *testing.T) {
 		})
 	}
 }
+
+func TestGivenServer(t *testing.T) {
+	url, _, err := local(t.Context())
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Setenv("DATABASE_URL", url)
+	s := find()
+	if s.why != "" || s.name != "DATABASE_URL" || s.url != url {
+		t.Fatalf("found %q (%s)", s.name, s.why)
+	}
+	t.Setenv("DATABASE_URL", "postgres://nobody:verysecret@127.0.0.1:1/nowhere")
+	if s := find(); s.why == "" || strings.Contains(s.why, "verysecret") {
+		t.Fatalf("a server that is given and away: found %q (%s)", s.name, s.why)
+	}
+}
