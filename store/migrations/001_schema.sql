@@ -100,7 +100,7 @@ COMMENT ON COLUMN learnsink.room.event_at IS 'The time of the last event that sp
 
 -- ---------------------------------------------------------------- what rows leave
 
--- No index but the key, so that every update is a HOT one, and a tenth of each page free for it.
+-- No index but the key, so that every update is a HOT one, and some of each page kept free for it.
 -- The key leads to all that the reports need: session -> its registrations -> tracking.
 CREATE TABLE learnsink.tracking (
   registration_id bigint NOT NULL,
