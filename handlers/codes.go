@@ -112,6 +112,10 @@ func eitherEmpty(a, b string) Error {
 	return Error{Code: FieldEmpty, Message: "Field [" + a + " or " + b + "] is empty."}
 }
 
+// namelessUnknown is the message of the one column whose name is no text at
+// all, and that is to blame all the same.
+const namelessUnknown = "Column [] is unknown."
+
 // maxShown is how many characters of a text a message shows.
 const maxShown = 80
 

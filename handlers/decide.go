@@ -66,9 +66,9 @@ func (w *Row) decideTracking(d *Decision, facts *Facts) {
 	}
 	// 6. The status.
 	if f[colTrackingStatus].state == mismatched {
-		words := &w.rules.statusWords
-		after := ", [" + words[NotAttempted] + "], [" + words[Incomplete] + "], [" + words[Completed] + "], [" +
-			words[Passed] + "], [" + words[Failed] + "] or [" + words[Browsed] + "] expected."
+		word := func(s Status) string { return show(w.rules.statusWords[s]) }
+		after := ", [" + word(NotAttempted) + "], [" + word(Incomplete) + "], [" + word(Completed) + "], [" +
+			word(Passed) + "], [" + word(Failed) + "] or [" + word(Browsed) + "] expected."
 		errs = append(errs, naming(StatusUnknown, w.name(colTrackingStatus), f[colTrackingStatus].text, "Status has invalid value ", after))
 	}
 	// 7. to 9. The learning object.
@@ -217,13 +217,19 @@ func (w *Row) decideIntervention(d *Decision, facts *Facts) {
 	f := &w.fields
 	// 1. What is empty. 2. The other common ones.
 	errs := append(append(w.empty, w.unknown...), w.columns...)
-	// 3. The training. 4. The session, once the training is found.
-	training, found, trainingErrs := w.findTraining(facts)
+	// 3. The training. 4. The session, once the training is found. Together
+	// they are one reference: of several trainings that fit, the oldest with
+	// a session that fits is meant.
+	trainings, trainingErrs := w.fittingTrainings(facts)
 	errs = append(errs, trainingErrs...)
 	var session Session
-	if found {
+	if len(trainings) > 0 {
+		var sessions []Session
+		for _, t := range trainings {
+			sessions = append(sessions, facts.Sessions[t.ID]...)
+		}
 		var sessionErrs []Error
-		session, sessionErrs = w.findSession(facts.Sessions[training.ID])
+		session, sessionErrs = w.findSession(sessions)
 		errs = append(errs, sessionErrs...)
 	}
 	// 5. The date.
@@ -237,7 +243,7 @@ func (w *Row) decideIntervention(d *Decision, facts *Facts) {
 	}
 	// 7. The status.
 	if f[colInterventionStatus].state == mismatched {
-		after := ", [" + w.rules.activeWord + "] or [" + w.rules.cancelledWord + "] expected."
+		after := ", [" + show(w.rules.activeWord) + "] or [" + show(w.rules.cancelledWord) + "] expected."
 		errs = append(errs, naming(StatusInvalid, w.name(colInterventionStatus), f[colInterventionStatus].text, "Status has invalid value ", after))
 	}
 	if len(errs) > 0 {
@@ -262,7 +268,7 @@ func (w *Row) decideIntervention(d *Decision, facts *Facts) {
 		TeacherID:        teacher,
 		RefSessionID:     session.ID,
 		RefSessionGUID:   session.GUID,
-		RefTrainingID:    training.ID,
+		RefTrainingID:    session.TrainingID,
 	}
 	if f[colRoomCapacity].ok() {
 		row.RoomCapacity = Some(int32(f[colRoomCapacity].num))
@@ -270,9 +276,10 @@ func (w *Row) decideIntervention(d *Decision, facts *Facts) {
 	d.Verdict, d.Intervention = Accepted, row
 }
 
-// findTraining finds the oldest training that fits both its guid and its path
-// code, as far as they are given. Each of the two is judged by itself first.
-func (w *Row) findTraining(facts *Facts) (t Training, found bool, errs []Error) {
+// fittingTrainings returns the trainings that fit both guid and path code, as
+// far as they are given, the oldest first. Each of the two is judged by itself
+// first.
+func (w *Row) fittingTrainings(facts *Facts) (fitting []Training, errs []Error) {
 	guid, code := &w.fields[colIvTrainingGUID], &w.fields[colIvTrainingPathCode]
 	ofGUID, ofCode := facts.TrainingsByGUID[w.training.guid], facts.TrainingsByPathCode[w.training.code]
 	pathCode := func() Error {
@@ -285,21 +292,24 @@ func (w *Row) findTraining(facts *Facts) (t Training, found bool, errs []Error) 
 		errs = append(errs, pathCode())
 	}
 	if len(errs) > 0 || !w.intact(colIvTrainingGUID, colIvTrainingPathCode) {
-		return t, false, errs
+		return nil, errs
 	}
 	if !guid.given() {
-		return ofCode[0], true, nil
+		return ofCode, nil
 	}
 	for _, t := range ofGUID {
 		if !code.given() || t.PathCode == code.text {
-			return t, true, nil
+			fitting = append(fitting, t)
 		}
 	}
-	return t, false, []Error{pathCode()} // of two trainings
+	if len(fitting) == 0 {
+		errs = append(errs, pathCode()) // of two trainings
+	}
+	return fitting, errs
 }
 
-// findSession finds the oldest session of the training that fits both its
-// guid and its title, as far as they are given.
+// findSession finds the first session, of those of the trainings that fit, that
+// fits both guid and title, as far as they are given.
 func (w *Row) findSession(of []Session) (s Session, errs []Error) {
 	guid, title := &w.fields[colIvSessionGUID], &w.fields[colIvSessionTitle]
 	fits := func(s *Session, byGUID, byTitle bool) bool {

@@ -164,7 +164,7 @@ func (w *Row) scan(s string) error {
 		text = strings.TrimSpace(text)
 		if current < 0 {
 			if len(w.unknown) < maxUnknown {
-				w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Field: escapeControls(name),
+				w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Field: name,
 					Value: show(text), Message: "Column [" + show(name) + "] is unknown."})
 			} else {
 				more++

@@ -178,7 +178,7 @@ func AppendErrors(dst []byte, errs []Error) []byte {
 			dst = append(dst, ',')
 		}
 		dst = appendMember(append(dst, '{'), "code", string(e.Code))
-		if e.Field != "" {
+		if e.Field != "" || e.Message == namelessUnknown {
 			dst = appendMember(append(dst, ','), "field", e.Field)
 		}
 		if e.Value != "" {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // the database is in the binary
 )
 
 // Setting is one setting of an action, as it was written: by the names of
@@ -243,17 +242,10 @@ func (c *compiler) timeZone(s *Setting) {
 	if !ok {
 		return
 	}
-	// What a machine calls its own, and its other editions of the database,
-	// would differ from machine to machine.
-	own := name == "" || name == "Local" || name == "localtime" || name == "posixrules" ||
-		strings.HasPrefix(name, "posix/") || strings.HasPrefix(name, "right/")
-	loc, err := time.LoadLocation(name)
-	if own || err != nil {
+	loc, ok := loadZone(name)
+	if !ok {
 		c.fault(s, "[%s] is not known: write a name of the TZ database, such as UTC or Europe/Paris", name)
 		return
-	}
-	if name == "UTC" {
-		loc = time.UTC
 	}
 	c.rules.location = loc
 }
