@@ -132,15 +132,15 @@ func (a *app) auditTopics(ctx context.Context, c *config, positions []handlers.P
 	}
 	for _, b := range books {
 		if err := b.readSource(ctx, client); err != nil {
-			return nil, missingTopic(err)
+			return nil, err
 		}
 	}
 	for topic, accepted := range outputs {
-		ends, err := client.StableOffsets(ctx, topic)
+		ends, err := offsets(ctx, client.StableOffsets, topic)
 		if err != nil {
-			return nil, missingTopic(err)
+			return nil, err
 		}
-		starts, err := client.StartOffsets(ctx, topic)
+		starts, err := offsets(ctx, client.StartOffsets, topic)
 		if err != nil {
 			return nil, err
 		}
@@ -204,11 +204,11 @@ type book struct {
 // readSource enters the rows that the log still holds.
 func (b *book) readSource(ctx context.Context, client *consumer.Client) error {
 	p := b.position
-	starts, err := client.StartOffsets(ctx, p.Topic)
+	starts, err := offsets(ctx, client.StartOffsets, p.Topic)
 	if err != nil {
 		return err
 	}
-	ends, err := client.EndOffsets(ctx, p.Topic)
+	ends, err := offsets(ctx, client.EndOffsets, p.Topic)
 	if err != nil {
 		return err
 	}

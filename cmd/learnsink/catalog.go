@@ -38,9 +38,7 @@ removed. More than 5 % of a kind is refused without --max-prune.`,
 			if err != nil {
 				return callIfAbsent(err)
 			}
-			for _, path := range folder.Passed() {
-				a.warn("%s is no catalogue file by its name and is passed over", path)
-			}
+			a.namePassed(folder)
 			db, err := a.openStore(cmd.Context())
 			if err != nil {
 				return err

@@ -166,6 +166,7 @@ func (a *app) readCatalogue(folder string) (*handlers.Catalogue, error) {
 	if err != nil {
 		return nil, callIfAbsent(err)
 	}
+	a.namePassed(files)
 	c, bad, err := catalogue.LoadMemory(files)
 	if err != nil {
 		return nil, err
@@ -175,6 +176,13 @@ func (a *app) readCatalogue(folder string) (*handlers.Catalogue, error) {
 		return nil, fmt.Errorf("the catalogue has bad lines: %d", len(bad))
 	}
 	return c, nil
+}
+
+// namePassed warns of files that may be catalogue files with misspelt names.
+func (a *app) namePassed(files *catalogue.Folder) {
+	for _, path := range files.Passed() {
+		a.warn("%s is no catalogue file by its name and is passed over", path)
+	}
 }
 
 // nameBadLines prints the bad lines of a catalogue.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -14,7 +15,12 @@ import (
 
 // configCommand is `config check` and `config print`.
 func (a *app) configCommand() *cobra.Command {
-	cmd := group(&cobra.Command{Use: "config", Short: "check or print the configuration"})
+	cmd := group(&cobra.Command{
+		Use:   "config",
+		Short: "check or print the configuration",
+		Long: "The configuration is the file of --config (YAML; an unknown key is an error), under what the\n" +
+			"environment and flags say. A secret may stand in a file that VARIABLE_FILE names. Variables:\n\n" + variables(),
+	})
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "check",
@@ -49,6 +55,24 @@ func (a *app) configCommand() *cobra.Command {
 		},
 	)
 	return cmd
+}
+
+// variables lists the variables of the environment and what each sets.
+func variables() string {
+	var b strings.Builder
+	out := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "  LEARNSINK_CONFIG\tthe file")
+	for _, s := range settings() {
+		switch {
+		case s.secret:
+			fmt.Fprintf(out, "  %s, %[1]s_FILE\t%s\n", s.env, s.key)
+		case s.env != "":
+			fmt.Fprintf(out, "  %s\t%s\n", s.env, s.key)
+		}
+	}
+	fmt.Fprintln(out, "  PGHOST, PGUSER, …, PGPASSWORD_FILE\tthe database, where databaseUrl is not given")
+	out.Flush()
+	return b.String()
 }
 
 // print writes the configuration as a file of it would stand, each value with

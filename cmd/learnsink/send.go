@@ -67,6 +67,11 @@ check does and exits with 3 if there are any.`,
 			defer in.Close()
 			bar.ChangeMax64(cmp.Or(in.size, -1))
 			s.client, s.rows, s.action = client, in.Reader, action
+			// Sending goes on trying for as long as it takes; that somebody is
+			// there to send to is found out before.
+			if _, err := offsets(cmd.Context(), client.EndOffsets, s.source.Topic); err != nil {
+				return err
+			}
 			if !wait {
 				err := s.send(cmd.Context(), func(int, consumer.Produced) {})
 				bar.Exit()
@@ -137,7 +142,7 @@ func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produ
 		}
 		produced, err := s.client.Produce(ctx, s.source.Topic, messages)
 		if err != nil {
-			return missingTopic(err)
+			return err
 		}
 		for i, at := range produced {
 			sent(lines[i], at)
@@ -217,14 +222,6 @@ func textOf(raw json.RawMessage) string {
 	return strings.TrimSpace(text)
 }
 
-// missingTopic says what to do about a topic that is not there.
-func missingTopic(err error) error {
-	if errors.Is(err, consumer.ErrNoTopic) {
-		return fmt.Errorf("%w: run `learnsink topics create`", err)
-	}
-	return err
-}
-
 // sendAndWait sends the rows and follows the outputs until each has its outcome.
 func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.ProgressBar, timeout time.Duration) error {
 	following, stop := context.WithCancel(ctx)
@@ -232,7 +229,7 @@ func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.Progr
 	w := &waiter{topic: s.source.Topic, lines: map[place]int{}, early: map[place]verdict{}, news: make(chan struct{}, 1)}
 	failed, err := w.follow(following, s.client, s.source)
 	if err != nil {
-		return missingTopic(err)
+		return err
 	}
 	err = s.send(ctx, w.sent)
 	bar.Exit()
@@ -285,7 +282,7 @@ type waiter struct {
 func (w *waiter) follow(ctx context.Context, client *consumer.Client, source *handlers.Source) (failed <-chan error, err error) {
 	errs := make(chan error, 1)
 	for topic, header := range map[string]string{source.AcceptedTopic: "ce_id", source.DeadLetterTopic: "learnsink.id"} {
-		ends, err := client.StableOffsets(ctx, topic)
+		ends, err := offsets(ctx, client.StableOffsets, topic)
 		if err != nil {
 			return nil, err
 		}

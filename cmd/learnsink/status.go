@@ -12,7 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 
 	"learnsink/consumer"
@@ -128,7 +127,7 @@ func readStatus(ctx context.Context, c *config, client *consumer.Client, db *sto
 		all[p.TopicPartition] = &partitionStatus{Topic: p.Topic, Partition: p.Partition, State: p.State, Reason: p.StateReason,
 			First: &p.FirstOffset, Next: &p.NextOffset, Accepted: p.Accepted, Rejected: p.Rejected, Skipped: p.Skipped, UpdatedAt: &p.UpdatedAt}
 	}
-	err = tryFor(ctx, 10*time.Second, func(ctx context.Context) error { return addLog(ctx, c, client, all) })
+	err = patiently(ctx, func(ctx context.Context) error { return addLog(ctx, c, client, all) })
 	for _, p := range all {
 		s.Partitions = append(s.Partitions, *p)
 	}
@@ -136,22 +135,6 @@ func readStatus(ctx context.Context, c *config, client *consumer.Client, db *sto
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return s, err
-}
-
-// tryFor tries what asks the brokers until it succeeds or the time is up: a
-// topic that is new or a leader that has moved takes them a moment.
-func tryFor(ctx context.Context, most time.Duration, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	var last error
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		last = ask(ctx)
-		return struct{}{}, last
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(500*time.Millisecond)), backoff.WithMaxElapsedTime(0))
-	if err != nil && last != nil {
-		return last // says more than that the time was up
-	}
-	return err
 }
 
 // addLog adds what the brokers know of the sources.

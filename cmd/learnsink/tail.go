@@ -115,7 +115,7 @@ func (s start) offsets(ctx context.Context, client *consumer.Client, topic strin
 	if s.which == '@' {
 		return client.OffsetsAt(ctx, topic, s.time)
 	}
-	first, err := client.StartOffsets(ctx, topic)
+	first, err := offsets(ctx, client.StartOffsets, topic)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ var errEnough = errors.New("enough")
 func (t *tail) run(ctx context.Context, topics map[string]bool, s start) error {
 	g, run := errgroup.WithContext(ctx)
 	for topic := range topics {
-		ends, err := t.client.StableOffsets(ctx, topic)
+		ends, err := offsets(ctx, t.client.StableOffsets, topic)
 		if err != nil {
 			return err
 		}

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"learnsink/handlers"
 )
@@ -58,7 +61,7 @@ func TestEventTimeBecomesAHeader(t *testing.T) {
 	s := sender{action: handlers.Tracking, eventTime: "at"}
 	m, err := s.message([]byte(`{"at":"2024-06-05T12:00:00Z"}`))
 	want := []handlers.Header{{Key: "learnsink.event-time", Value: []byte("2024-06-05T12:00:00Z")}}
-	if err != nil || !cmp.Equal(want, m.Headers) {
+	if err != nil || !gocmp.Equal(want, m.Headers) {
 		t.Errorf("%v, %v", m.Headers, err)
 	}
 	if m, err := s.message([]byte(`{"at":""}`)); err != nil || m.Headers != nil {
@@ -151,6 +154,29 @@ func TestSchemasNameTheColumns(t *testing.T) {
 			if e.Code == "column_unknown" {
 				t.Errorf("%s: %s", action, e.Message)
 			}
+		}
+	}
+}
+
+// The example of every setting is a configuration without a fault, and is
+// complete: a setting that is not shown there, if only as a comment, is lost on people.
+func TestExampleConfiguration(t *testing.T) {
+	path := filepath.Join("..", "..", "deploy", "learnsink.example.yaml")
+	for _, s := range settings() { // what this process's environment says is not the example's
+		t.Setenv(cmp.Or(s.env, "LEARNSINK_CONFIG"), "")
+	}
+	a := &app{configFile: path}
+	if _, err := a.load(); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings() {
+		name := s.key[strings.LastIndexByte(s.key, '.')+1:]
+		if s.key != "sasl.password" && !strings.Contains(string(text), name+":") { // a password is better in a file of its own
+			t.Errorf("%s is not in %s", s.key, path)
 		}
 	}
 }
