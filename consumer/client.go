@@ -300,6 +300,9 @@ func (c *Client) GroupOffsets(ctx context.Context, group string, topics ...strin
 	if err != nil {
 		return nil, err
 	}
+	if errors.Is(response.Error, kafka.GroupIdNotFound) {
+		return committed, nil
+	}
 	if response.Error != nil {
 		return nil, fmt.Errorf("offsets of group %s: %w", group, response.Error)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -154,10 +155,12 @@ func (l *partitionLog) fetch(ctx context.Context, from int64, wait time.Duration
 	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
 	defer cancel()
 	response, err := l.client.transport.RoundTrip(ctx, l.client.addr, &fetch.Request{
-		ReplicaID:      -1,
-		MaxWaitTime:    int32(wait.Milliseconds()),
-		MinBytes:       1,
-		MaxBytes:       int32(l.limits.bytes),
+		ReplicaID:   -1,
+		MaxWaitTime: int32(wait.Milliseconds()),
+		MinBytes:    1,
+		// The partition's limit is what counts. Were the request's reached,
+		// kfake would leave out the list of aborted transactions.
+		MaxBytes:       math.MaxInt32,
 		IsolationLevel: int8(kafka.ReadCommitted),
 		SessionEpoch:   -1,
 		Topics: []fetch.RequestTopic{{Topic: l.tp.Topic, Partitions: []fetch.RequestPartition{{

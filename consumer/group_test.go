@@ -3,7 +3,6 @@ package consumer
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -360,8 +359,7 @@ func TestNoRowStopsAPartitionByItsSize(t *testing.T) {
 		kafka.CreateTopic(t, topic, 1, "max.message.bytes", "4000000")
 		dead := kafka.Topic(t, "small", 1, "max.message.bytes", "20000")
 		g.config.Sources[0].DeadLetterTopic = dead
-		random := make([]byte, 1<<20) // does not compress
-		rand.NewChaCha8([32]byte{1}).Read(random)
+		random := randomBytes(1 << 20)
 		var records []*kgo.Record
 		for _, n := range []int{10, 15_000, 19_000, 21_000, 100_000, 900_000} {
 			records = append(records, &kgo.Record{Topic: topic, Key: []byte("k"), Value: random[:n]},
