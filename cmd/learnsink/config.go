@@ -94,8 +94,13 @@ func settings() []setting {
 		text("sasl.user", "KAFKA_SASL_USER", func(c *config) *string { return &c.Kafka.SASL.User }, noBlank),
 		{key: "sasl.password", env: "KAFKA_SASL_PASSWORD", secret: true,
 			set: func(c *config, text string) error { c.Kafka.SASL.Password = consumer.Secret(text); return nil },
-			get: func(c *config) string { return masked(string(c.Kafka.SASL.Password)) }},
-		text("sasl.passwordFile", "", func(c *config) *string { return &c.passwordFile }, noBlank),
+			get: func(c *config) string {
+				if c.origins["sasl.password"] == "" { // none, or a file's
+					return ""
+				}
+				return "***"
+			}},
+		{key: "sasl.passwordFile", set: setPasswordFile, get: func(c *config) string { return c.passwordFile }},
 	}
 }
 
@@ -246,21 +251,8 @@ func (c *config) place(keys ...string) string {
 
 // finish checks what only the whole can tell, and compiles the sources.
 func (c *config) finish() (faults configError) {
-	if c.passwordFile != "" {
-		if _, ok := c.origins["sasl.password"]; ok && c.Kafka.SASL.Password != "" {
-			if strings.HasPrefix(c.origins["sasl.password"], "KAFKA_") {
-				c.passwordFile = "" // the environment comes before the file
-			} else {
-				faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: there is sasl.password too: leave one of them"})
-			}
-		}
-	}
-	if c.passwordFile != "" && len(faults) == 0 {
-		password, err := readSecret(c.passwordFile)
-		if err != nil {
-			faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: " + c.passwordFile + ": " + fileFault(err)})
-		}
-		c.Kafka.SASL.Password = consumer.Secret(password)
+	if c.passwordFile != "" && strings.HasPrefix(c.origins["sasl.password"], c.path+":") {
+		faults = append(faults, fault{c.place("sasl.passwordFile"), "sasl.passwordFile: there is sasl.password too: leave one of them"})
 	}
 	t := &c.Kafka.TLS
 	t.Enabled = c.tls == "on" || c.tls == "" && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "")
@@ -484,6 +476,14 @@ func setDatabaseURL(c *config, text string) error {
 	return nil
 }
 
+// setPasswordFile takes the password from a file; the environment, which is
+// read later, may still say another.
+func setPasswordFile(c *config, path string) error {
+	password, err := readSecret(path)
+	c.passwordFile, c.Kafka.SASL.Password = path, consumer.Secret(password)
+	return err
+}
+
 func setLogLevel(c *config, text string) (err error) {
 	if err := oneOf("debug", "info", "warn", "error")(text); err != nil {
 		return err
@@ -541,14 +541,6 @@ func listenAddress(text string) error {
 		return fmt.Errorf("%q is not an address: say host:port, :port or off", text)
 	}
 	return nil
-}
-
-// masked stands in for a secret; "" stays, so that one sees that there is none.
-func masked(secret string) string {
-	if secret == "" {
-		return ""
-	}
-	return "***"
 }
 
 var passwordPair = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)
