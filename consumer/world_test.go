@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -78,6 +79,15 @@ func testRules(t testing.TB) *handlers.Rules {
 func testSource(t testing.TB, topic string) *handlers.Source {
 	return &handlers.Source{Topic: topic, Rules: testRules(t), AcceptedTopic: "accepted", DeadLetterTopic: "dead-letter"}
 }
+
+func sources(t testing.TB, topics ...string) (all []*handlers.Source) {
+	for _, topic := range topics {
+		all = append(all, testSource(t, topic))
+	}
+	return all
+}
+
+func testLogger(w io.Writer) zerolog.Logger { return zerolog.New(w).Level(zerolog.InfoLevel) }
 
 // goodRow is a row of learner i that is accepted; badRow is not.
 func goodRow(i int) []byte {

@@ -3,7 +3,9 @@ package kafkatest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -13,12 +15,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/log"
 	"github.com/testcontainers/testcontainers-go/wait"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
+
+// ErrUnavailable: no container could be made, for want of an engine or the image.
+var ErrUnavailable = errors.New("no container can be made")
 
 const image = "apache/kafka:4.3.1"
 
@@ -34,7 +41,15 @@ type Options struct {
 // Broker is an Apache Kafka in a container: the address of each listener.
 type Broker struct {
 	Plain, TLS, MutualTLS, Sasl, SaslTLS string
+
+	container testcontainers.Container
+	// reaper reads this pipe: it has to stay in reach, or the garbage
+	// collector closes it.
+	reaper io.Closer
 }
+
+// Close removes the container, before the process ends.
+func (b *Broker) Close() error { return testcontainers.TerminateContainer(b.container, testcontainers.StopTimeout(0)) }
 
 // listener is one listener of the container.
 type listener struct {
@@ -51,7 +66,7 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 	defer func() {
 		// testcontainers panics where it cannot make out any engine.
 		if r := recover(); r != nil {
-			err = fmt.Errorf("docker: %v", r)
+			err = fmt.Errorf("%w: %v", ErrUnavailable, r)
 		}
 		if err != nil {
 			err = fmt.Errorf("docker: %w", err)
@@ -62,11 +77,11 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 	quiet := log.TestLogger(silent{})
 	provider, err := testcontainers.NewDockerProvider(testcontainers.WithLogger(quiet))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer provider.Close()
 	if err := provider.Health(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	host, err := provider.DaemonHost(ctx)
 	if err != nil {
@@ -105,7 +120,8 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 			{Reader: bytes.NewReader(o.Certificates.CA), ContainerFilePath: "/tmp/ca.pem", FileMode: 0o644},
 		}
 	}
-	var ports, open, advertised, protocols []string
+	var exposed, open, advertised, protocols []string
+	published := network.PortMap{}
 	for i := range listeners {
 		l := &listeners[i]
 		// A broker tells its clients where it is, so the port outside has to be known before it starts.
@@ -113,7 +129,9 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 			return nil, err
 		}
 		*l.address = net.JoinHostPort(host, strconv.Itoa(l.outside))
-		ports = append(ports, fmt.Sprintf("%d:%d/tcp", l.outside, l.inside))
+		port := fmt.Sprintf("%d/tcp", l.inside)
+		exposed = append(exposed, port)
+		published[network.MustParsePort(port)] = []network.PortBinding{{HostPort: strconv.Itoa(l.outside)}}
 		open = append(open, fmt.Sprintf("%s://0.0.0.0:%d", l.name, l.inside))
 		advertised = append(advertised, l.name+"://"+*l.address)
 		protocols = append(protocols, l.name+":"+l.protocol)
@@ -139,16 +157,21 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 		"KAFKA_LOG_CLEANER_DEDUPE_BUFFER_SIZE":                   "8388608",
 		"KAFKA_AUTO_CREATE_TOPICS_ENABLE":                        "true", // a member must not create one all the same
 	})
-	c, err := testcontainers.Run(ctx, image, testcontainers.WithLogger(quiet),
-		testcontainers.WithEnv(env), testcontainers.WithExposedPorts(ports...), testcontainers.WithFiles(files...),
+	c, runErr := testcontainers.Run(ctx, image, testcontainers.WithLogger(quiet),
+		testcontainers.WithEnv(env), testcontainers.WithExposedPorts(exposed...), testcontainers.WithHostConfigModifier(func(h *container.HostConfig) { h.PortBindings = published }),
+		testcontainers.WithFiles(files...),
 		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, wait.ForLog("Kafka Server started")))
-	if c != nil && os.Getenv("TESTCONTAINERS_RYUK_DISABLED") != "" {
+	if c == nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, runErr)
+	}
+	if os.Getenv("TESTCONTAINERS_RYUK_DISABLED") != "" {
 		reap := exec.Command("/bin/sh", "-c", `cat >/dev/null; docker rm -fv "$1" >/dev/null 2>&1`, "reap", c.GetContainerID())
-		if _, pipeErr := reap.StdinPipe(); pipeErr == nil {
-			_ = reap.Start() // the pipe closes when this process ends
+		if b.reaper, err = reap.StdinPipe(); err == nil {
+			err = reap.Start() // the pipe closes when this process ends
 		}
 	}
-	if err != nil {
+	b.container = c
+	if err := errors.Join(runErr, err); err != nil {
 		return nil, err
 	}
 	if o.Certificates != nil {
@@ -164,15 +187,18 @@ func (b *Broker) addScramUser(ctx context.Context, o Options) error {
 		return err
 	}
 	defer client.Close()
-	var upserts []kadm.UpsertSCRAM
 	for _, mechanism := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
-		upserts = append(upserts, kadm.UpsertSCRAM{User: o.User, Mechanism: mechanism, Iterations: 4096, Password: o.Password})
+		altered, err := kadm.NewClient(client).AlterUserSCRAMs(ctx, nil, []kadm.UpsertSCRAM{
+			{User: o.User, Mechanism: mechanism, Iterations: 4096, Password: o.Password},
+		})
+		if err == nil {
+			err = altered.Error()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	altered, err := kadm.NewClient(client).AlterUserSCRAMs(ctx, nil, upserts)
-	if err != nil {
-		return err
-	}
-	return altered.Error()
+	return nil
 }
 
 func freePort() (int, error) {

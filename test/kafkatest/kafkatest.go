@@ -66,29 +66,41 @@ var shared = sync.OnceValues(find)
 // the test; their names are unique.
 func Real(t testing.TB) *Cluster {
 	t.Helper()
-	brokers, err := shared()
+	k, err := shared()
 	if err != nil {
 		Missing(t, "kafka", err)
 	}
+	return At(t, k.brokers...)
+}
+
+// At returns the Kafka at an address.
+func At(t testing.TB, brokers ...string) *Cluster {
+	t.Helper()
 	c := &Cluster{Brokers: brokers}
 	c.connect(t)
 	return c
 }
 
-func find() ([]string, error) {
+// real is the one real Kafka of this process.
+type real struct {
+	brokers   []string
+	container *Broker // nil where the brokers were given; kept, so that its reaper is
+}
+
+func find() (*real, error) {
 	if given := os.Getenv("KAFKA_BROKERS"); given != "" {
 		brokers := strings.Split(given, ",")
 		conn, err := net.DialTimeout("tcp", brokers[0], 5*time.Second)
 		if err != nil {
 			return nil, err
 		}
-		return brokers, conn.Close()
+		return &real{brokers: brokers}, conn.Close()
 	}
 	broker, err := Start(context.Background(), Options{})
 	if err != nil {
 		return nil, errors.Join(errors.New("KAFKA_BROKERS is not set"), err)
 	}
-	return []string{broker.Plain}, nil
+	return &real{[]string{broker.Plain}, broker}, nil
 }
 
 // Missing skips the test because something it needs is not there; where
