@@ -49,7 +49,9 @@ type Broker struct {
 }
 
 // Close removes the container, before the process ends.
-func (b *Broker) Close() error { return testcontainers.TerminateContainer(b.container, testcontainers.StopTimeout(0)) }
+func (b *Broker) Close() error {
+	return testcontainers.TerminateContainer(b.container, testcontainers.StopTimeout(0))
+}
 
 // listener is one listener of the container.
 type listener struct {
