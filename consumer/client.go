@@ -116,6 +116,9 @@ func (c *Client) partitionCount(ctx context.Context, topic string) (int, error) 
 	return n, nil
 }
 
+// ErrTopicExists is what CreateTopics says of a topic that is there already.
+var ErrTopicExists error = kafka.TopicAlreadyExists
+
 // TopicSpec is a topic that is wanted.
 type TopicSpec struct {
 	Name              string
@@ -125,7 +128,7 @@ type TopicSpec struct {
 }
 
 // CreateTopics creates the topics that are not there, and returns what became
-// of each: nil, kafka.TopicAlreadyExists, or another error. It returns once
+// of each: nil, ErrTopicExists, or another error. It returns once
 // the new ones are in the metadata.
 func (c *Client) CreateTopics(ctx context.Context, specs ...TopicSpec) (map[string]error, error) {
 	request := &kafka.CreateTopicsRequest{}

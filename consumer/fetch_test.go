@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"learnsink/handlers"
@@ -233,7 +232,7 @@ func TestClient(t *testing.T) {
 		if errs, err := c.CreateTopics(ctx, spec); err != nil || errs[topic] != nil {
 			t.Fatal(errs, err)
 		}
-		if errs, err := c.CreateTopics(ctx, spec); err != nil || !errors.Is(errs[topic], kafka.TopicAlreadyExists) {
+		if errs, err := c.CreateTopics(ctx, spec); err != nil || !errors.Is(errs[topic], ErrTopicExists) {
 			t.Error(errs, err)
 		}
 		configs, err := c.TopicConfigs(ctx, topic)

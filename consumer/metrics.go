@@ -101,6 +101,17 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 	return accepted, rejected
 }
 
+// absences counts the columns that rows left out.
+func (m *Metrics) absences(action string, rows []handlers.Row) {
+	counts := map[string]int{}
+	for i := range rows {
+		rows[i].Absent(func(column string) { counts[column]++ })
+	}
+	for column, n := range counts {
+		m.absent.WithLabelValues(action, column).Add(float64(n))
+	}
+}
+
 // partitionCollector tells of the assigned partitions as they are when asked,
 // so that a lag grows while nothing moves.
 type partitionCollector struct {

@@ -436,6 +436,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	l.progress.arrived(b.to)
 	l.progress.update(func(p *progress) { p.Pending++ })
 	accepted, rejected := l.metrics.applied(b, decided.Decisions, ignored)
+	l.metrics.absences(string(rules.Action()), rows)
 	entry := handlers.OutboxEntry{From: b.from, To: b.to, Payload: payload}
 	close(mine.applied)
 
