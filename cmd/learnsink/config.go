@@ -134,7 +134,10 @@ func flagName(key string) string {
 }
 
 func (c *config) set(s setting, place, text string) configError {
-	if err := s.set(c, strings.TrimSpace(text)); err != nil {
+	if !s.secret { // a password may begin or end with a blank
+		text = strings.TrimSpace(text)
+	}
+	if err := s.set(c, text); err != nil {
 		return configError{{place, fmt.Sprintf("%s: %v", s.key, err)}}
 	}
 	c.origins[s.key] = place

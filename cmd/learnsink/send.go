@@ -159,6 +159,9 @@ func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produ
 		if err != nil {
 			return errors.Join(err, flush())
 		}
+		if err := s.checkColumns(); err != nil {
+			return err
+		}
 		message, err := s.message(bytes.Clone(s.rows.Value(record.Text)))
 		if err != nil {
 			return errors.Join(fmt.Errorf("line %d: %w", record.Line, err), flush())
@@ -170,6 +173,17 @@ func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produ
 			}
 		}
 	}
+}
+
+// checkColumns refuses a column that a CSV file does not have.
+func (s *sender) checkColumns() error {
+	header := s.rows.Header()
+	for flag, column := range map[string]string{"--key": s.key, "--event-time": s.eventTime} {
+		if column != "" && header != nil && !slices.Contains(header, column) {
+			return badCall("%s %q is no column of the file: it has %s", flag, column, strings.Join(header, ", "))
+		}
+	}
+	return nil
 }
 
 // message makes the message of a row. One whose columns cannot be read has no

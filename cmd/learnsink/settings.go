@@ -135,6 +135,7 @@ func setBrokers(c *config, text string) error {
 }
 
 func setDatabaseURL(c *config, text string) error {
+	text = strings.TrimSpace(text)
 	c.DatabaseURL = text
 	if scheme, _, ok := strings.Cut(text, "://"); ok {
 		if scheme != "postgres" && scheme != "postgresql" {
