@@ -46,6 +46,8 @@ type Options struct {
 	// worth nothing after a crash of the machine, which it would not outlive
 	// anyway.
 	Durable bool
+	// Cert and Key, PEM, make the server speak TLS with those who ask for it.
+	Cert, Key []byte
 	// Settings are further settings of the server, as in postgresql.conf.
 	Settings map[string]string
 }
@@ -147,6 +149,19 @@ func start(ctx context.Context, bin, dir string, opt Options) (*Server, error) {
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"}
 	if !opt.Durable {
 		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
+	}
+	if opt.Cert != nil {
+		// PostgreSQL takes a key that only its own user can read.
+		cert, key := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
+		if err := errors.Join(os.WriteFile(cert, opt.Cert, 0o644), os.WriteFile(key, opt.Key, 0o600)); err != nil {
+			return nil, err
+		}
+		if c := attr.Credential; c != nil {
+			if err := os.Chown(key, int(c.Uid), int(c.Gid)); err != nil {
+				return nil, err
+			}
+		}
+		args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
 	}
 	for name, value := range opt.Settings {
 		args = append(args, "-c", name+"="+value)
