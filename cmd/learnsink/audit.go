@@ -33,7 +33,7 @@ counted and is no fault. It exits with 3 if it finds a fault.`,
 			if err != nil {
 				return err
 			}
-			db, err := a.openStore(cmd.Context())
+			db, err := c.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}

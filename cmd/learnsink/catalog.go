@@ -39,7 +39,11 @@ removed. More than 5 % of a kind is refused without --max-prune.`,
 				return callIfAbsent(err)
 			}
 			a.namePassed(folder)
-			db, err := a.openStore(cmd.Context())
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			db, err := c.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -70,7 +74,11 @@ removed. More than 5 % of a kind is refused without --max-prune.`,
 		Short: "count the catalogue and tell its age",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := a.openStore(cmd.Context())
+			c, err := a.load()
+			if err != nil {
+				return err
+			}
+			db, err := c.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}

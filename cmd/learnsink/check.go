@@ -143,7 +143,11 @@ func (a *app) facts(ctx context.Context, folder string) (factsFunc, func(), erro
 		}
 		return func(_ context.Context, refs *handlers.References) (*handlers.Facts, error) { return c.Facts(refs), nil }, func() {}, nil
 	}
-	s, err := a.openStore(ctx)
+	c, err := a.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := c.openStore(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -192,11 +196,7 @@ func callIfAbsent(err error) error {
 }
 
 // openStore opens the database of the configuration, and checks its schema.
-func (a *app) openStore(ctx context.Context) (*store.Store, error) {
-	c, err := a.load()
-	if err != nil {
-		return nil, err
-	}
+func (c *config) openStore(ctx context.Context) (*store.Store, error) {
 	s, err := store.Open(ctx, c.store())
 	if err != nil {
 		return nil, callError{err}

@@ -6,9 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -73,16 +71,10 @@ func TestServeOverHTTP(t *testing.T) {
 		t.Errorf("the page for people is served to machines: %d", status)
 	}
 
-	// Every metric that an alert rests on is there.
 	_, metrics := get(t, "http://"+machines+"/metrics")
-	alerts, err := os.ReadFile(filepath.Join("..", "..", "deploy", "alerts.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	counters := "learnsink_rows_total learnsink_rejections_total learnsink_failures_total" // not there before the first
-	for _, name := range regexp.MustCompile(`learnsink_[a-z_]+`).FindAllString(string(alerts), -1) {
-		if !strings.Contains(metrics, "\n"+name) && !strings.Contains(counters, name) {
-			t.Errorf("alerts.yaml speaks of %s, which is not served", name)
+	for _, want := range []string{"learnsink_database_up 1", "learnsink_group_member 1", "learnsink_outbox_entries 0", "learnsink_catalogue_version 0", "go_goroutines"} {
+		if !strings.Contains(metrics, "\n"+want) {
+			t.Errorf("%s is not among the metrics", want)
 		}
 	}
 

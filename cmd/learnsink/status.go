@@ -35,7 +35,7 @@ func (a *app) statusCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			db, err := a.openStore(cmd.Context())
+			db, err := c.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}
