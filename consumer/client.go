@@ -270,14 +270,13 @@ func (c *Client) bounds(ctx context.Context, tp handlers.TopicPartition) (start,
 	if err != nil {
 		return 0, 0, err
 	}
-	for _, p := range response.Topics[tp.Topic] {
-		if p.Error != nil {
-			return 0, 0, fmt.Errorf("offsets of %s/%d: %w", tp.Topic, tp.Partition, p.Error)
-		}
-		if p.FirstOffset < 0 || p.LastOffset < 0 {
-			break
-		}
-		return p.FirstOffset, p.LastOffset, nil
+	told := response.Topics[tp.Topic]
+	switch {
+	case len(told) == 0:
+	case told[0].Error != nil:
+		return 0, 0, fmt.Errorf("offsets of %s/%d: %w", tp.Topic, tp.Partition, told[0].Error)
+	case told[0].FirstOffset >= 0 && told[0].LastOffset >= 0:
+		return told[0].FirstOffset, told[0].LastOffset, nil
 	}
 	return 0, 0, fmt.Errorf("offsets of %s/%d: the broker told none", tp.Topic, tp.Partition)
 }

@@ -13,7 +13,6 @@ import (
 // Adding a thing whose key is there replaces it, as a catalogue file would.
 type Catalogue struct {
 	learners       map[string]*learner // by folded login
-	learnerIDs     map[int64]*learner
 	learnersByRef  map[string][]*learner
 	learnersByMail map[string][]*learner
 	objects        map[string]LearningObject // by folded guid
