@@ -51,17 +51,20 @@ func TestOULAD(t *testing.T) {
 		}
 		n, want := writeRows(t, d, file)
 
-		begin := time.Now()
-		h.verb("catalog", "load", catalog)
-		loaded := time.Now()
-		h.verb("send", "--action", "tracking", "--event-time", "ignoredColumn", file)
-		sent := time.Now()
-		h.drain()
-		took := time.Since(sent)
-		t.Logf("%d rows: catalogue loaded in %s, rows sent in %s, applied and published in %s: %.0f rows/s",
-			n, loaded.Sub(begin).Round(time.Millisecond), sent.Sub(loaded).Round(time.Millisecond), took.Round(time.Millisecond), float64(n)/took.Seconds())
+		timed := func(args ...string) time.Duration {
+			begin, p := time.Now(), h.start("", args...)
+			if code := p.wait(h.patience); code != 0 {
+				t.Fatalf("learnsink %s: exit %d\n%s", strings.Join(args, " "), code, p.stdout.String())
+			}
+			took := time.Since(begin)
+			t.Logf("%-15s %8s", strings.Join(args[:2], " "), took.Round(time.Millisecond))
+			return took
+		}
+		timed("catalog", "load", catalog)
+		timed("send", "--action", "tracking", "--event-time", "ignoredColumn", file)
+		took := timed("serve", "--drain")
+		t.Logf("%d rows applied and published: %.0f rows/s", n, float64(n)/took.Seconds())
 
-		begin = time.Now()
 		m, err := oulad.LoadModel(catalog)
 		if err != nil {
 			t.Fatal(err)
@@ -73,9 +76,7 @@ func TestOULAD(t *testing.T) {
 			}
 		}
 		h.checkOULADTables(m)
-		compared := time.Now()
-		h.verb("audit", "--deep")
-		t.Logf("compared in %s, audit --deep in %s", compared.Sub(begin).Round(time.Millisecond), time.Since(compared).Round(time.Millisecond))
+		timed("audit", "--deep")
 	})
 }
 
