@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +86,11 @@ func (g *groupTest) produce(t *testing.T, topic string, partitions, from, n int)
 	for p := range partitions {
 		for i := from; i < from+n; i++ {
 			r := &kgo.Record{Topic: topic, Partition: int32(p), Key: fmt.Appendf(nil, "k%d", i%10), Value: goodRow(i)}
-			if i%5 == 2 {
+			switch {
+			case i%5 == 2:
 				r.Value = badRow()
+			case i%7 == 3:
+				r.Key = nil
 			}
 			records = append(records, r)
 		}
@@ -121,12 +126,12 @@ func (g *groupTest) drained(t *testing.T) bool {
 // in the order of the source partition; it returns the number of repeats.
 func (g *groupTest) check(t *testing.T) (repeats int) {
 	t.Helper()
-	want := map[string]bool{}
+	want := map[string]*kgo.Record{} // the source's record by id
 	for _, topic := range g.topics {
 		for p, records := range g.kafka.Read(t, topic) {
 			tp := handlers.TopicPartition{Topic: topic, Partition: p}
 			for _, r := range records {
-				want[fmt.Sprintf("%s-%d-%d", topic, p, r.Offset)] = true
+				want[fmt.Sprintf("%s-%d-%d", topic, p, r.Offset)] = r
 				verdict := handlers.Accepted
 				if len(r.Value) == 0 || r.Value[len(r.Value)-1] != '}' {
 					verdict = handlers.Rejected
@@ -141,7 +146,9 @@ func (g *groupTest) check(t *testing.T) (repeats int) {
 	}
 	seen := map[string]bool{}
 	for _, topic := range []string{g.config.Sources[0].AcceptedTopic, g.config.Sources[0].DeadLetterTopic} {
-		for p, records := range g.kafka.Read(t, topic) {
+		outputs := g.kafka.Read(t, topic)
+		java := kgo.StickyKeyPartitioner(nil).ForTopic(topic) // the Java client's murmur2
+		for p, records := range outputs {
 			last := map[string]int64{}
 			for _, r := range records {
 				var id string
@@ -150,8 +157,14 @@ func (g *groupTest) check(t *testing.T) (repeats int) {
 						id = string(h.Value)
 					}
 				}
-				if !want[id] {
-					t.Errorf("%s/%d offset %d: id %q is none", topic, p, r.Offset, id)
+				source := want[id]
+				if source == nil {
+					t.Fatalf("%s/%d offset %d: id %q is none", topic, p, r.Offset, id)
+				}
+				if at := int(source.Partition) % len(outputs); source.Key == nil && p != at {
+					t.Errorf("%s without a key is in partition %d, not %d", id, p, at)
+				} else if at := java.Partition(source, len(outputs)); source.Key != nil && p != at {
+					t.Errorf("%s is in partition %d, its key's is %d", id, p, at)
 				}
 				if age := time.Since(r.Timestamp); age < -time.Minute || age > time.Hour {
 					t.Errorf("%s: timestamp %s is not the time of publication", id, r.Timestamp)
@@ -161,12 +174,11 @@ func (g *groupTest) check(t *testing.T) (repeats int) {
 					continue
 				}
 				seen[id] = true
-				source, offset := id[:lastDash(id)], int64(0)
-				fmt.Sscan(id[lastDash(id)+1:], &offset)
-				if offset <= last[source] && last[source] > 0 {
-					t.Errorf("%s comes after offset %d", id, last[source])
+				from := id[:strings.LastIndexByte(id, '-')]
+				if source.Offset <= last[from] && last[from] > 0 {
+					t.Errorf("%s comes after offset %d", id, last[from])
 				}
-				last[source] = offset
+				last[from] = source.Offset
 			}
 		}
 	}
@@ -176,15 +188,6 @@ func (g *groupTest) check(t *testing.T) (repeats int) {
 		}
 	}
 	return repeats
-}
-
-func lastDash(s string) int {
-	for i := len(s) - 1; i >= 0; i-- {
-		if s[i] == '-' {
-			return i
-		}
-	}
-	return 0
 }
 
 // clusters runs a test against a fake Kafka, and a real one where there is one.
@@ -357,7 +360,7 @@ func TestNoRowStopsAPartitionByItsSize(t *testing.T) {
 		topic := kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 0, topic)
 		kafka.CreateTopic(t, topic, 1, "max.message.bytes", "4000000")
-		dead := kafka.Topic(t, "small", 1, "max.message.bytes", "20000")
+		dead := kafka.Topic(t, "small", 5, "max.message.bytes", "20000")
 		g.config.Sources[0].DeadLetterTopic = dead
 		random := randomBytes(1 << 20)
 		var records []*kgo.Record
@@ -373,7 +376,7 @@ func TestNoRowStopsAPartitionByItsSize(t *testing.T) {
 		m.stop()
 		g.check(t)
 		truncated := 0
-		for _, r := range kafka.Read(t, dead)[0] {
+		for _, r := range slices.Concat(kafka.Read(t, dead)...) {
 			for _, h := range r.Headers {
 				if h.Key == "learnsink.truncated" {
 					truncated++
