@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,7 +45,11 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "learnsink")
-		if out, err := exec.Command("go", "build", "-o", binary, "learnsink/cmd/learnsink").CombinedOutput(); err != nil {
+		args := []string{"build", "-o", binary, "learnsink/cmd/learnsink"}
+		if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+			args = slices.Insert(args, 1, "-race") // as the tests are, so the binary
+		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 			return 1
 		}
@@ -95,6 +101,9 @@ func newHouse(t testing.TB, brokers, database, extra string) *house {
 	h.admin = kadm.NewClient(h.kafka)
 	t.Cleanup(func() {
 		logs := h.logText()
+		if strings.Contains(logs, "DATA RACE") {
+			t.Error("a process had a data race")
+		}
 		for _, line := range strings.Split(logs, "\n") {
 			for _, p := range h.private {
 				if strings.Contains(strings.ToLower(line), p) {

@@ -103,6 +103,15 @@ func (r *road) carry(in net.Conn) {
 	r.mu.Unlock()
 }
 
+// loseReplies loses the reply of one COMMIT in so many, of none with 0, and
+// returns how many it has lost before.
+func (r *road) loseReplies(every int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.loseEvery = every
+	return r.lost
+}
+
 // loses reports whether these bytes bring a COMMIT whose reply is to be lost.
 func (r *road) loses(b []byte) bool {
 	r.mu.Lock()
