@@ -163,8 +163,10 @@ func Start(ctx context.Context, o Options) (_ *Broker, err error) {
 		testcontainers.WithEnv(env), testcontainers.WithExposedPorts(exposed...), testcontainers.WithHostConfigModifier(func(h *container.HostConfig) { h.PortBindings = published }),
 		testcontainers.WithFiles(files...),
 		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, wait.ForLog("Kafka Server started")))
-	if c == nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, runErr)
+	// An image that cannot be pulled, be it that of testcontainers' reaper: it
+	// has no error of its own, and leaves a container that was never started.
+	if c == nil || runErr != nil && strings.Contains(runErr.Error(), "create container") {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, runErr), testcontainers.TerminateContainer(c))
 	}
 	if os.Getenv("TESTCONTAINERS_RYUK_DISABLED") != "" {
 		reap := exec.Command("/bin/sh", "-c", `cat >/dev/null; docker rm -fv "$1" >/dev/null 2>&1`, "reap", c.GetContainerID())
