@@ -115,6 +115,7 @@ func refused(t *testing.T, connection Connection) {
 // TestSecureConnections speaks to a real Apache Kafka with every kind of
 // listener there is.
 func TestSecureConnections(t *testing.T) {
+	t.Parallel()
 	certificates := kafkatest.NewCertificates(t)
 	ca, cert, key := files(t, certificates)
 	const user, password = "learnsink", "correct horse"
@@ -159,6 +160,7 @@ func TestSecureConnections(t *testing.T) {
 
 // TestNothingSpeaksPlaintext: with TLS asked for, neither way sends a byte that is not TLS's.
 func TestNothingSpeaksPlaintext(t *testing.T) {
+	t.Parallel()
 	certificates := kafkatest.NewCertificates(t)
 	ca, _, _ := files(t, certificates)
 	pair, err := tls.X509KeyPair(certificates.BrokerCert, certificates.BrokerKey)

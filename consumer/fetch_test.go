@@ -51,6 +51,7 @@ func readAll(t testing.TB, c *Client, tp handlers.TopicPartition, from int64) (v
 }
 
 func TestFetchLeavesOutWhatIsNotCommitted(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, cluster *kafkatest.Cluster) {
 		topic := cluster.Topic(t, "rows", 1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -123,6 +124,7 @@ func TestFetchLeavesOutWhatIsNotCommitted(t *testing.T) {
 }
 
 func TestFetchReadsEveryCompression(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, cluster *kafkatest.Cluster) {
 		topic := cluster.Topic(t, "rows", 1)
 		var want []string
@@ -144,6 +146,7 @@ func TestFetchReadsEveryCompression(t *testing.T) {
 }
 
 func TestFetchNamesWhatItCannotDo(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, cluster *kafkatest.Cluster) {
 		topic := cluster.Topic(t, "rows", 1)
 		tp := handlers.TopicPartition{Topic: topic}
@@ -200,6 +203,7 @@ func TestFetchNamesWhatItCannotDo(t *testing.T) {
 // TestFetchPassesCompactedTails reads a compacted topic to its end: the last
 // batches hold fewer records than offsets, or none.
 func TestFetchPassesCompactedTails(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, "rows", 1, "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0",
 		"segment.ms", "1", "min.compaction.lag.ms", "0", "delete.retention.ms", "0")
@@ -217,6 +221,7 @@ func TestFetchPassesCompactedTails(t *testing.T) {
 }
 
 func TestClient(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, cluster *kafkatest.Cluster) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

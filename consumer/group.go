@@ -67,7 +67,7 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 		return fmt.Errorf("group: %w", err)
 	}
 	defer c.metrics.board.leave()
-	defer group.Close() // leaves the group, so that nobody waits for the session to expire
+	defer c.leave(group)
 	var told string
 	for {
 		generation, err := group.Next(ctx)
@@ -92,9 +92,26 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 				return nil
 			}
 		case <-ctx.Done():
-			group.Close() // ends the generation and waits for it
 			return nil
 		}
+	}
+}
+
+// leave ends the generation, waits for it, and leaves the group, so that
+// nobody waits for the session to expire. A group that is just being joined
+// answers to nothing until the others have joined too: then the process goes
+// without a word.
+func (c *Consumer) leave(group *kafka.ConsumerGroup) {
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		_ = group.Close() // always nil
+	}()
+	timer := time.NewTimer(c.config.Grace + 2*time.Second)
+	defer timer.Stop()
+	select {
+	case <-left:
+	case <-timer.C:
 	}
 }
 

@@ -192,11 +192,18 @@ func (g *groupTest) check(t *testing.T) (repeats int) {
 
 // clusters runs a test against a fake Kafka, and a real one where there is one.
 func clusters(t *testing.T, test func(*testing.T, *kafkatest.Cluster)) {
-	t.Run("kfake", func(t *testing.T) { test(t, kafkatest.New(t)) })
-	t.Run("kafka", func(t *testing.T) { test(t, kafkatest.Real(t)) })
+	t.Run("kfake", func(t *testing.T) {
+		t.Parallel()
+		test(t, kafkatest.New(t))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		test(t, kafkatest.Real(t))
+	})
 }
 
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, kafka *kafkatest.Cluster) {
 		topic := kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 4, topic)
@@ -228,6 +235,7 @@ func TestMembersComeAndGo(t *testing.T) {
 }
 
 func TestNewPartitionsArePickedUp(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, kafka *kafkatest.Cluster) {
 		topic := kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 1, topic)
@@ -246,6 +254,7 @@ func TestNewPartitionsArePickedUp(t *testing.T) {
 }
 
 func TestTopicsAreWaitedForAndNeverCreated(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, kafka *kafkatest.Cluster) {
 		there, later := kafkatest.Name("rows"), kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 0, there, later)
@@ -273,6 +282,7 @@ func TestTopicsAreWaitedForAndNeverCreated(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, kafka *kafkatest.Cluster) {
 		topic, empty, missing := kafkatest.Name("rows"), kafkatest.Name("rows"), kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 0, topic, empty, missing)
@@ -309,6 +319,7 @@ func TestDrain(t *testing.T) {
 // TestBrokerFaults: connections are cut at every kind of request, again and
 // again; nothing is lost.
 func TestBrokerFaults(t *testing.T) {
+	t.Parallel()
 	kafka := kafkatest.New(t)
 	topic := kafkatest.Name("rows")
 	g := newGroupTest(t, kafka, 2, topic)
@@ -317,7 +328,7 @@ func TestBrokerFaults(t *testing.T) {
 	until(t, "the first rows", func() bool { return g.drained(t) })
 	for i, key := range []kmsg.Key{kmsg.Produce, kmsg.Fetch, kmsg.Metadata, kmsg.OffsetCommit, kmsg.FindCoordinator,
 		kmsg.Heartbeat, kmsg.JoinGroup, kmsg.SyncGroup, kmsg.OffsetFetch, kmsg.DescribeConfigs} {
-		kafka.Fail(key, 3)
+		kafka.Fail(key, 1+i%2) // each join that fails costs kafka-go a second
 		g.produce(t, topic, 2, 50+10*i, 10)
 	}
 	until(t, "drained in spite of it", func() bool { return g.drained(t) })
@@ -326,6 +337,7 @@ func TestBrokerFaults(t *testing.T) {
 }
 
 func TestLeadersMove(t *testing.T) {
+	t.Parallel()
 	kafka := kafkatest.New(t)
 	if _, _, err := kafka.Fake.AddNode(7, 0); err != nil {
 		t.Fatal(err)
@@ -356,6 +368,7 @@ func TestLeadersMove(t *testing.T) {
 // TestNoRowStopsAPartitionByItsSize: rows and outputs around and above what
 // the output topics take.
 func TestNoRowStopsAPartitionByItsSize(t *testing.T) {
+	t.Parallel()
 	clusters(t, func(t *testing.T, kafka *kafkatest.Cluster) {
 		topic := kafkatest.Name("rows")
 		g := newGroupTest(t, kafka, 0, topic)
