@@ -319,6 +319,9 @@ func TestDrain(t *testing.T) {
 // TestBrokerFaults: connections are cut at every kind of request, again and
 // again; nothing is lost.
 func TestBrokerFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kafka-go waits a second after each join that fails")
+	}
 	t.Parallel()
 	kafka := kafkatest.New(t)
 	topic := kafkatest.Name("rows")
