@@ -111,7 +111,8 @@ func (a *app) progress(what string) *progressbar.ProgressBar {
 	if a.terminal(a.stderr) {
 		out = a.stderr
 	}
-	return progressbar.NewOptions64(-1, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what),
+	// No spinner that turns by itself: its goroutine looks at the bar without the bar's lock.
+	return progressbar.NewOptions64(-1, progressbar.OptionSetWriter(out), progressbar.OptionSetDescription(what), progressbar.OptionSetSpinnerChangeInterval(0),
 		progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
 }
 
