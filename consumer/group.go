@@ -68,7 +68,9 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 	}
 	defer c.metrics.board.leave()
 	defer c.leave(group)
-	var told string
+	var told, last string
+	buried := func() {}
+	defer func() { buried() }()
 	for {
 		generation, err := group.Next(ctx)
 		switch {
@@ -77,13 +79,20 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 		case err != nil: // the group tries again by itself
 			c.metrics.failures.WithLabelValues("group").Inc()
 			c.metrics.board.leave()
+			if last != "" && !errors.Is(err, kafka.RebalanceInProgress) {
+				burial, done := context.WithCancel(ctx)
+				buried = done
+				go c.bury(burial, last)
+				last = ""
+			}
 			if err.Error() != told {
 				told = err.Error()
 				c.logger.Warn().Err(err).Msg("joining the group")
 			}
 			continue
 		}
-		told = ""
+		told, last = "", generation.MemberID
+		buried()
 		ended := make(chan bool, 1)
 		generation.Start(func(ctx context.Context) { ended <- c.generation(ctx, generation, topics) })
 		select {
@@ -93,6 +102,24 @@ func (c *Consumer) member(ctx context.Context, topics []string) error {
 			}
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// bury takes out of the group a member that this process was and that
+// kafka-go has forgotten because the coordinator was away: a group waits for
+// all its members, until the session of one expires. A coordinator that has
+// just come back may say yes and forget it, so it is asked until it says that
+// there is no such member, or ctx ends.
+func (c *Consumer) bury(ctx context.Context, member string) {
+	for pause(ctx, 250*time.Millisecond) {
+		asking, cancel := context.WithTimeout(ctx, requestTimeout)
+		response, err := c.client.kafka.LeaveGroup(asking, &kafka.LeaveGroupRequest{
+			GroupID: c.config.Group, Members: []kafka.LeaveGroupRequestMember{{ID: member}},
+		})
+		cancel()
+		if err == nil && len(response.Members) == 1 && errors.Is(response.Members[0].Error, kafka.UnknownMemberId) {
+			return
 		}
 	}
 }
