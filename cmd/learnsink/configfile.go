@@ -352,7 +352,8 @@ func readRules(path string, action handlers.Action) ([]handlers.Setting, configE
 	if err != nil {
 		return nil, configError{{path, fileFault(err)}}
 	}
-	if start := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))); bytes.HasPrefix(start, []byte("<")) {
+	start := bytes.TrimSpace(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))
+	if bytes.HasPrefix(start, []byte("<")) || strings.EqualFold(filepath.Ext(path), ".xml") {
 		settings, err := handlers.ParseXML(action, text)
 		if err != nil {
 			return nil, ruleFaults(path, err)

@@ -162,6 +162,9 @@ func (r *Reader) readHeader() error {
 	if !utf8.Valid(record.Text) {
 		return fmt.Errorf("line %d: the header is not UTF-8: say --encoding", record.Line)
 	}
+	if bytes.ContainsRune(record.Text, '\r') {
+		return fmt.Errorf("line %d: the header holds a carriage return: lines are to end in LF or CRLF", record.Line)
+	}
 	return nil
 }
 

@@ -122,6 +122,7 @@ func TestFaultsOfTheFile(t *testing.T) {
 		"\n\"a\n":     "line 2: the header is not CSV",
 		"a,\"b\"c\n":  "line 1: the header is not CSV",
 		"a,\xff\n1,2": "line 1: the header is not UTF-8: say --encoding",
+		"a,b\r1,2\r":  "line 1: the header holds a carriage return: lines are to end in LF or CRLF",
 	} {
 		_, err := rows.NewReader(strings.NewReader(text), rows.Format{CSV: true, Delimiter: ','}).Next()
 		if err == nil || err.Error() != want {
