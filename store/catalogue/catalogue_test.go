@@ -255,9 +255,8 @@ func FuzzRead(f *testing.F) {
 	f.Add("registrations.jsonl", `{"learnerLogin":"a","sessionId":1}`)
 	f.Add("rooms.jsonl", "{\"guid\":\"\\ud800\"}\n{}\n\n[")
 	f.Fuzz(func(t *testing.T, name, text string) {
-		base := filepath.Base(name)
-		if base != name || name == "." || strings.ContainsRune(name, 0) || len(name) > 100 {
-			t.Skip()
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") || len(name) > 100 {
+			return // no name of a file
 		}
 		folder, err := catalogue.Open(write(t, map[string]string{name: text}))
 		if err != nil {
