@@ -267,8 +267,7 @@ func findRefused(ctx context.Context, conn *pgxpool.Conn, b *handlers.Batch, was
 	}
 	d := &decisions[0]
 	refused[d.Record.Offset] = struct{}{}
-	d.Verdict, d.Tracking, d.Intervention = handlers.Rejected, nil, nil
-	d.Errors = []handlers.Error{{Code: handlers.DatabaseRefused, Message: "Row was refused by the database [" + code + "]."}}
+	d.Refuse(code)
 	return nil
 }
 
