@@ -150,7 +150,7 @@ func FuzzTimeSpent(f *testing.F) {
 			return
 		}
 		// Numbers, held against exact arithmetic.
-		if strings.ContainsAny(value, "eE_/+xXpPbBoOnN") || strings.HasPrefix(value, ".") || strings.HasSuffix(value, ".") || len(value) > 100 {
+		if strings.ContainsAny(value, "eE_/+xXpPbBoOnN") || strings.HasPrefix(strings.TrimPrefix(value, "-"), ".") || strings.HasSuffix(value, ".") || len(value) > 100 {
 			return
 		}
 		exact, ok := new(big.Rat).SetString(value)
