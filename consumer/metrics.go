@@ -161,8 +161,7 @@ func (c *partitionCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.applied, float64(s.Applied), topic, partition)
 		gauge(c.published, float64(s.Published), topic, partition)
 		gauge(c.pending, float64(s.Pending), topic, partition)
-		for _, state := range []handlers.State{handlers.Running, handlers.Waiting, handlers.NoCatalogue,
-			handlers.DataLost, handlers.LogDiverged, handlers.Oversized} {
+		for _, state := range handlers.States() {
 			gauge(c.is, yes[s.State == state], topic, partition, string(state))
 		}
 	}

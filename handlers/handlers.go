@@ -42,7 +42,10 @@ type Record struct {
 	Topic     string
 	Partition int
 	Offset    int64
-	Timestamp time.Time // zero: the record carries none
+	// Incarnation tells logs of one name apart: a topic that was deleted and
+	// made anew, and accepted by an operator, counts 2. 0 and 1 are the first.
+	Incarnation int
+	Timestamp   time.Time // zero: the record carries none
 	Key       []byte    // nil: null
 	Value     []byte    // nil: a tombstone
 	Headers   []Header
@@ -102,6 +105,25 @@ type Position struct {
 	State       State
 	StateReason string
 	UpdatedAt   time.Time
+
+	// Incarnation of the log; Record.Incarnation of its records.
+	Incarnation int
+	// Round is raised when an operator sets the position back, or onto
+	// another log; FirstOffset and the counters are this round's.
+	Round int
+	// AnnouncedSince: a published marker counts if its round is not below
+	// this one. Of older ones the outputs are to be published again.
+	AnnouncedSince int
+	// Anchor is the last record that was applied; absent: none was.
+	Anchor Opt[Anchor]
+	// BreakerBelow: rows below this offset are let on by the breaker.
+	BreakerBelow int64
+}
+
+// Anchor is by what a log is known again: a record of it.
+type Anchor struct {
+	Offset int64
+	Hash   []byte // of the record's timestamp, key and value
 }
 
 // State is what a partition is doing, shown by status and metrics.
@@ -115,10 +137,24 @@ const (
 	DataLost    State = "data_lost"    // the log no longer holds the next offset
 	LogDiverged State = "log_diverged" // the next offset is past the log's end, or the log is another one
 	Oversized   State = "oversized"    // a record batch decompresses to more than the cap
+
+	DatabaseBehind  State = "database_behind"           // more was published than the database knows of: it is applied again, and not published again
+	OpenTransaction State = "open_transaction_upstream" // a sender's transaction holds the rows behind it back
+	Breaker         State = "breaker"                   // a flood of rejections or deletions: an operator has to let it on
+	Paused          State = "paused"                    // by an operator
 )
 
+// States returns every state.
+func States() []State {
+	return []State{Running, Waiting, NoCatalogue, DatabaseBehind, OpenTransaction, DataLost, LogDiverged, Oversized, Breaker, Paused}
+}
+
 // Stopped reports whether the partition stays where it is until an operator acts.
-func (s State) Stopped() bool { return s == DataLost || s == LogDiverged || s == Oversized }
+func (s State) Stopped() bool { return s == DataLost || s == LogDiverged || s == Oversized || s.Held() }
+
+// Held reports whether only an operator takes the partition out of the state:
+// no owner does so by claiming it.
+func (s State) Held() bool { return s == Breaker || s == Paused }
 
 // Batch is a run of consecutive offsets of one source partition, decided and
 // ready to be applied as one.
@@ -131,6 +167,11 @@ type Batch struct {
 	// To-From-len(Decisions) offsets are skipped.
 	Decisions    []Decision
 	FactsVersion int64 // Facts.Version that the decisions rest on
+	// Round and Incarnation of the position that was claimed.
+	Round, Incarnation int
+	// Anchor is the batch's last record; absent: it has none, and the
+	// position keeps the one it has.
+	Anchor Opt[Anchor]
 	// Published is the next offset below which every outbox entry of this
 	// partition has been published: apply drops them. 0: none.
 	Published int64
@@ -149,6 +190,7 @@ func (b *Batch) TopicPartition() TopicPartition {
 type OutboxEntry struct {
 	From, To int64 // the source offsets it speaks for, [From, To)
 	Payload  []byte
+	At       time.Time // when it was written, by the database's clock
 }
 
 // Errors by which a store tells a consumer what became of a claim or a batch.
@@ -156,6 +198,8 @@ type OutboxEntry struct {
 var (
 	// ErrFenced: another claim of the partition has a higher epoch. Stop; nothing was applied.
 	ErrFenced = errors.New("partition was claimed by another owner")
+	// ErrHeld: an operator has paused the partition, or the breaker has. Nothing was applied.
+	ErrHeld = errors.New("partition is held")
 	// ErrMoved: the position is not where the batch begins, under the same
 	// epoch (the database went back, or an earlier commit had landed after
 	// all). Claim again and go on from there; nothing was applied.

@@ -25,9 +25,14 @@ type Output struct {
 }
 
 // ID returns the id of the record's outcome, the same for the same record
-// whenever it is judged: <source topic>-<partition>-<offset>.
+// whenever it is judged: <source topic>-<partition>-<offset>, and of a topic
+// that was made anew <source topic>~<incarnation>-<partition>-<offset>.
 func (d *Decision) ID() string {
-	return d.Record.Topic + "-" + strconv.Itoa(d.Record.Partition) + "-" + strconv.FormatInt(d.Record.Offset, 10)
+	id := d.Record.Topic
+	if d.Record.Incarnation > 1 {
+		id += "~" + strconv.Itoa(d.Record.Incarnation)
+	}
+	return id + "-" + strconv.Itoa(d.Record.Partition) + "-" + strconv.FormatInt(d.Record.Offset, 10)
 }
 
 // Output returns the event or the dead letter of a settled decision, in the

@@ -33,7 +33,7 @@ var errFaster = errors.New("another transaction wrote the same keys")
 // reply was lost; then b.Decisions are as settled (some that were accepted may
 // be rejections now). After an error nothing was applied, b.Decisions are as
 // they came, and the same batch may be applied again: handlers.ErrFenced,
-// ErrMoved and ErrStaleFacts say what to do first, all else is machinery
+// ErrHeld, ErrMoved and ErrStaleFacts say what to do first, all else is machinery
 // (Classify). One error leaves the outcome open: ctx ended before a lost
 // COMMIT could be looked up. Then the next Claim knows.
 func (s *Store) Apply(ctx context.Context, b *handlers.Batch) (err error) {
@@ -110,12 +110,13 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	// set at the end, with its counters, so that it sums up at every moment.
 	// Nobody else can apply or claim the partition from here on.
 	var epoch, next, version int64
+	var held bool
 	found := false
 	first := &pgx.Batch{}
 	first.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	first.Queue(planByKey)
 	first.Queue(lockPosition, b.Source.Topic, b.Partition).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&epoch, &next}, func() error { found = true; return nil })
+		_, err := pgx.ForEachRow(rows, []any{&epoch, &next, &held}, func() error { found = true; return nil })
 		return err
 	})
 	// 2. The catalogue stays as it is until the end of the transaction. Its
@@ -134,6 +135,8 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 		return fmt.Errorf("%w: it was never claimed", handlers.ErrMoved)
 	case epoch != b.Epoch:
 		return handlers.ErrFenced
+	case held:
+		return handlers.ErrHeld
 	case next != b.From:
 		return fmt.Errorf("%w: at %d, not %d", handlers.ErrMoved, next, b.From)
 	case version != b.FactsVersion && len(b.Decisions) > 0:
@@ -171,7 +174,8 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	if b.Published > 0 {
 		second.Queue(dropOutbox, b.Source.Topic, b.Partition, b.Published)
 	}
-	second.Queue(setPosition, b.Source.Topic, b.Partition, b.Epoch, b.From, b.To, w.accepted, w.rejected, w.skipped).Exec(exactly(1))
+	second.Queue(setPosition, b.Source.Topic, b.Partition, b.Epoch, b.From, b.To, w.accepted, w.rejected, w.skipped,
+		b.Anchor.OK, b.Anchor.V.Offset, b.Anchor.V.Hash).Exec(exactly(1))
 	if err := conn.SendBatch(ctx, second).Close(); err != nil {
 		return err
 	}
@@ -204,7 +208,8 @@ var errUnknown = errors.New("no reply to COMMIT")
 func (s *Store) resolve(ctx context.Context, b *handlers.Batch) (committed bool, err error) {
 	return backoff.Retry(ctx, func() (bool, error) {
 		var epoch, next int64
-		err := s.pool.QueryRow(ctx, lockPosition, b.Source.Topic, b.Partition).Scan(&epoch, &next)
+		var held bool
+		err := s.pool.QueryRow(ctx, lockPosition, b.Source.Topic, b.Partition).Scan(&epoch, &next, &held)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return false, backoff.Permanent(handlers.ErrMoved)
@@ -304,12 +309,13 @@ const (
 	planByKey = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_hashjoin', 'off', true),
 	set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 
-	lockPosition = `SELECT epoch, next_offset FROM learnsink.position WHERE topic = $1 AND partition = $2 FOR UPDATE`
+	lockPosition = `SELECT epoch, next_offset, state IN ('paused', 'breaker') FROM learnsink.position WHERE topic = $1 AND partition = $2 FOR UPDATE`
 
 	lockCatalogueShared = `SELECT pg_advisory_xact_lock_shared($1)`
 
 	setPosition = `
-UPDATE learnsink.position SET next_offset = $5, accepted = accepted + $6, rejected = rejected + $7, skipped = skipped + $8, updated_at = now()
+UPDATE learnsink.position SET next_offset = $5, accepted = accepted + $6, rejected = rejected + $7, skipped = skipped + $8, updated_at = now(),
+  anchor_offset = CASE WHEN $9 THEN $10 ELSE anchor_offset END, anchor_hash = CASE WHEN $9 THEN $11 ELSE anchor_hash END
 WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4`
 
 	insertOutbox = `INSERT INTO learnsink.outbox (topic, partition, from_offset, to_offset, payload) VALUES ($1, $2, $3, $4, $5)`

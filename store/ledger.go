@@ -17,8 +17,8 @@ const (
 )
 
 const insertLedger = `
-INSERT INTO learnsink.ledger (topic, partition, from_offset, to_offset, action, rules, accepted, rejected, skipped, counts)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb)`
+INSERT INTO learnsink.ledger (topic, partition, from_offset, to_offset, action, rules, accepted, rejected, skipped, counts, round, incarnation)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12)`
 
 // count is one member of ledger.counts.
 type count struct {
@@ -66,7 +66,7 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 	})
 	text, _ := json.Marshal(counts) // strings and numbers alone: cannot fail
 	return []any{b.Source.Topic, b.Partition, b.From, b.To, string(b.Source.Rules.Action()), b.Source.Rules.Hash(),
-		w.accepted, w.rejected, w.skipped, string(text)}
+		w.accepted, w.rejected, w.skipped, string(text), max(b.Round, 1), max(b.Incarnation, 1)}
 }
 
 // cut returns the first n characters of a text.

@@ -10,11 +10,17 @@ import (
 	"learnsink/handlers"
 )
 
-const positionColumns = `topic, partition, cluster_id, first_offset, next_offset, accepted, rejected, skipped, epoch, state, state_reason, updated_at`
+const positionColumns = `topic, partition, cluster_id, first_offset, next_offset, accepted, rejected, skipped, epoch, state, state_reason, updated_at,
+	incarnation, round, announced_since, anchor_offset, anchor_hash, breaker_below`
 
 func scanPosition(row pgx.CollectableRow) (p handlers.Position, err error) {
+	var anchor *int64
+	var hash []byte
 	err = row.Scan(&p.Topic, &p.Partition, &p.ClusterID, &p.FirstOffset, &p.NextOffset, &p.Accepted, &p.Rejected, &p.Skipped,
-		&p.Epoch, &p.State, &p.StateReason, &p.UpdatedAt)
+		&p.Epoch, &p.State, &p.StateReason, &p.UpdatedAt, &p.Incarnation, &p.Round, &p.AnnouncedSince, &anchor, &hash, &p.BreakerBelow)
+	if anchor != nil {
+		p.Anchor = handlers.Some(handlers.Anchor{Offset: *anchor, Hash: hash})
+	}
 	p.UpdatedAt = p.UpdatedAt.UTC()
 	return p, err
 }
@@ -46,11 +52,14 @@ func (s *Store) Claim(ctx context.Context, tp handlers.TopicPartition, clusterID
 	return positions[0], nil
 }
 
-// SetState notes what a partition is doing and why. Returns handlers.ErrFenced
-// where epoch is not the partition's any more.
+// SetState notes what a partition is doing and why. A state that only an
+// operator ends (State.Held) stays; that is no error. Returns
+// handlers.ErrFenced where epoch is not the partition's any more.
 func (s *Store) SetState(ctx context.Context, tp handlers.TopicPartition, epoch int64, state handlers.State, reason string) (err error) {
 	defer wrap(&err, "set the partition's state")
-	tag, err := s.pool.Exec(ctx, `UPDATE learnsink.position SET state = $4, state_reason = $5, updated_at = now()
+	tag, err := s.pool.Exec(ctx, `UPDATE learnsink.position SET state = CASE WHEN held THEN state ELSE $4 END,
+		state_reason = CASE WHEN held THEN state_reason ELSE $5 END, updated_at = now()
+		FROM (SELECT state IN ('paused', 'breaker') AS held FROM learnsink.position WHERE topic = $1 AND partition = $2 FOR UPDATE) AS was
 		WHERE topic = $1 AND partition = $2 AND epoch = $3`, tp.Topic, tp.Partition, epoch, state, storable(reason))
 	if err == nil && tag.RowsAffected() == 0 {
 		return handlers.ErrFenced
@@ -71,29 +80,35 @@ func (s *Store) Positions(ctx context.Context) (_ []handlers.Position, err error
 // Pending returns what the partition's committed batches still have to publish, in order.
 func (s *Store) Pending(ctx context.Context, tp handlers.TopicPartition) (_ []handlers.OutboxEntry, err error) {
 	defer wrap(&err, "read the outbox")
-	rows, err := s.pool.Query(ctx, `SELECT from_offset, to_offset, payload FROM learnsink.outbox
+	rows, err := s.pool.Query(ctx, `SELECT from_offset, to_offset, payload, created_at FROM learnsink.outbox
 		WHERE topic = $1 AND partition = $2 ORDER BY from_offset`, tp.Topic, tp.Partition)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e handlers.OutboxEntry, err error) {
-		err = row.Scan(&e.From, &e.To, &e.Payload)
+		err = row.Scan(&e.From, &e.To, &e.Payload, &e.At)
+		e.At = e.At.UTC()
 		return e, err
 	})
 }
 
 // Published drops the partition's outbox entries that end at through or
 // before: they have been published. Returns handlers.ErrFenced where epoch is
-// not the partition's any more; then nothing is dropped.
+// not the partition's any more; then nothing is dropped. Returns
+// handlers.ErrHeld where the partition is held; then they are dropped all the
+// same. With through 0 it only says how the partition stands.
 func (s *Store) Published(ctx context.Context, tp handlers.TopicPartition, epoch, through int64) (err error) {
 	defer wrap(&err, "drop what was published")
-	var mine bool
+	var mine, held bool
 	err = s.pool.QueryRow(ctx, `
-		WITH mine AS (SELECT FROM learnsink.position WHERE topic = $1 AND partition = $2 AND epoch = $3),
+		WITH mine AS (SELECT state IN ('paused', 'breaker') AS held FROM learnsink.position WHERE topic = $1 AND partition = $2 AND epoch = $3),
 		dropped AS (DELETE FROM learnsink.outbox WHERE topic = $1 AND partition = $2 AND to_offset <= $4 AND EXISTS (SELECT FROM mine))
-		SELECT EXISTS (SELECT FROM mine)`, tp.Topic, tp.Partition, epoch, through).Scan(&mine)
-	if err == nil && !mine {
+		SELECT count(*) > 0, coalesce(bool_or(held), false) FROM mine`, tp.Topic, tp.Partition, epoch, through).Scan(&mine, &held)
+	switch {
+	case err == nil && !mine:
 		return handlers.ErrFenced
+	case err == nil && held:
+		return handlers.ErrHeld
 	}
 	return s.heed(err)
 }

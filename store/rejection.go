@@ -18,6 +18,7 @@ type rejectionRows struct {
 	key, value        [][]byte
 	headers           []string
 	offset            []int64
+	incarnation       []int32
 	eventAt           []time.Time
 }
 
@@ -44,20 +45,21 @@ func (r *rejectionRows) add(d *handlers.Decision, bare bool) {
 	r.value = append(r.value, d.Record.Value)
 	r.headers = append(r.headers, headersJSON(headers))
 	r.offset = append(r.offset, d.Record.Offset)
+	r.incarnation = append(r.incarnation, int32(max(d.Record.Incarnation, 1)))
 	r.eventAt = append(r.eventAt, d.EventTime)
 }
 
 func (r *rejectionRows) args() []any {
-	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt}
+	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation}
 }
 
 // An id that is there already comes from a position that an operator has set
 // back: what the row is judged to be now holds.
 const insertRejections = `
-INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, source_topic, source_partition, action, rules)
-SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, $1::text, $2::integer, $11::text, $12::text
-FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[])
-  AS u(id, codes, errors, key, value, headers, source_offset, event_at)
+INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, incarnation, source_topic, source_partition, action, rules)
+SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, $1::text, $2::integer, $12::text, $13::text
+FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[])
+  AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation)
 ON CONFLICT (id) DO UPDATE SET codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = 'open'`
 
 // header is a record's header in rejection.headers: text where PostgreSQL can

@@ -404,6 +404,7 @@ func (w *waiter) rejected() []verdict {
 }
 
 // parseID takes the id of an outcome apart: <source topic>-<partition>-<offset>.
+// The topic is as the id has it: with ~2, ~3 … where it was made anew.
 func parseID(id string) (tp handlers.TopicPartition, offset int64, ok bool) {
 	last := strings.LastIndexByte(id, '-')
 	if last < 0 {
