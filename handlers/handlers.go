@@ -46,9 +46,9 @@ type Record struct {
 	// made anew, and accepted by an operator, counts 2. 0 and 1 are the first.
 	Incarnation int
 	Timestamp   time.Time // zero: the record carries none
-	Key       []byte    // nil: null
-	Value     []byte    // nil: a tombstone
-	Headers   []Header
+	Key         []byte    // nil: null
+	Value       []byte    // nil: a tombstone
+	Headers     []Header
 }
 
 // Header returns the value of the last header named key, and whether there is one.
