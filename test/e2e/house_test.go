@@ -27,6 +27,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"learnsink/test/oracle"
 )
 
 var binary string // built once
@@ -95,7 +97,7 @@ func newHouse(t testing.TB, brokers, database, extra string) *house {
 	if h.db, err = pgxpool.New(t.Context(), database); err != nil {
 		t.Fatal(err)
 	}
-	if h.kafka, err = kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.RecordPartitioner(byKey()), kgo.ProducerBatchMaxBytes(8<<20)); err != nil {
+	if h.kafka, err = kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.RecordPartitioner(oracle.ByKey()), kgo.ProducerBatchMaxBytes(8<<20)); err != nil {
 		t.Fatal(err)
 	}
 	h.admin = kadm.NewClient(h.kafka)
@@ -118,43 +120,6 @@ func newHouse(t testing.TB, brokers, database, extra string) *house {
 		h.db.Close()
 	})
 	return h
-}
-
-// byKey partitions as Kafka's Java client does; records without a key go to partition 0.
-func byKey() kgo.Partitioner {
-	return kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
-		return func(r *kgo.Record, n int) int {
-			if r.Key == nil {
-				return 0
-			}
-			return int(murmur2(r.Key)&0x7fffffff) % n
-		}
-	})
-}
-
-// murmur2 is the hash of Kafka's Java client, written down once more: the
-// outputs' partitions are held against it.
-func murmur2(b []byte) uint32 {
-	const m = 0x5bd1e995
-	h := uint32(0x9747b28c) ^ uint32(len(b))
-	for ; len(b) >= 4; b = b[4:] {
-		k := uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
-		k *= m
-		k ^= k >> 24
-		h = h*m ^ k*m
-	}
-	switch len(b) {
-	case 3:
-		h ^= uint32(b[2]) << 16
-		fallthrough
-	case 2:
-		h ^= uint32(b[1]) << 8
-		fallthrough
-	case 1:
-		h = (h ^ uint32(b[0])) * m
-	}
-	h = (h ^ h>>13) * m
-	return h ^ h>>15
 }
 
 func (h *house) file(name, text string) string {
@@ -306,50 +271,15 @@ func (h *house) logText() string {
 	return h.logs.String()
 }
 
-// log returns what is committed to a topic, by partition, in order, without markers.
-func (h *house) log(topic string) [][]*kgo.Record {
-	h.Helper()
-	ends, err := h.admin.ListCommittedOffsets(context.Background(), topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		h.Fatal(err)
-	}
-	all := make([][]*kgo.Record, len(ends[topic]))
-	for p, end := range ends[topic] {
-		for r := range h.stream(topic, p, end.Offset) {
-			all[p] = append(all[p], r)
-		}
-	}
-	return all
-}
-
 // stream yields what is committed to a partition below end, in order, without markers.
 func (h *house) stream(topic string, partition int32, end int64) iter.Seq[*kgo.Record] {
 	return func(yield func(*kgo.Record) bool) {
-		if end == 0 {
-			return
-		}
-		c, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(h.brokers, ",")...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-			kgo.FetchMaxPartitionBytes(16<<20), kgo.FetchMaxWait(time.Second),
-			kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(0)}}))
-		if err != nil {
-			h.Fatal(err)
-		}
-		defer c.Close()
-		for next := int64(0); next < end; {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			fetches := c.PollFetches(ctx)
-			cancel()
-			if err := fetches.Err(); err != nil {
-				h.Fatalf("read %s-%d from %d to %d: %v", topic, partition, next, end, err)
+		for r, err := range oracle.Log(context.Background(), strings.Split(h.brokers, ","), topic, partition, end, false) {
+			if err != nil {
+				h.Fatal(err)
 			}
-			for _, r := range fetches.Records() {
-				next = r.Offset + 1
-				if !r.Attrs.IsControl() && !yield(r) {
-					return
-				}
+			if !yield(r) {
+				return
 			}
 		}
 	}

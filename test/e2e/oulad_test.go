@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"learnsink/handlers"
+	"learnsink/test/oracle"
 	"learnsink/test/oulad"
 	"learnsink/test/pgtest"
 )
@@ -108,7 +109,7 @@ func writeRows(t *testing.T, d *oulad.Dataset, path string) (n int, want [3]stri
 			t.Fatal(err)
 		}
 		n++
-		digests[murmur2([]byte(row.Key))&0x7fffffff%3].add([]byte(row.Key), row.EventTime.Format(time.RFC3339), row.Value)
+		digests[oracle.PartitionOf([]byte(row.Key), 0, 3)].add([]byte(row.Key), row.EventTime.Format(time.RFC3339), row.Value)
 		w.Write(append(row.Value, '\n')) // Flush tells
 	}
 	if err := w.Flush(); err != nil {
@@ -138,7 +139,7 @@ func (h *house) checkOULADPartition(m *oulad.Model, p int32) string {
 	defer stopDead()
 	source, wrong := digest{sha256.New()}, 0
 	for r := range h.stream(h.tracking, p, ends[h.tracking]) {
-		text := header(r, handlers.EventTimeHeader)
+		text := oracle.HeaderOf(r, handlers.EventTimeHeader)
 		source.add(r.Key, text, r.Value)
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
@@ -153,29 +154,29 @@ func (h *house) checkOULADPartition(m *oulad.Model, p int32) string {
 			next, id = dead, "learnsink.id"
 		}
 		out, ok := next()
-		if !ok || header(out, id) != idOf(r) {
-			h.Fatalf("%s: its outcome is not where it must be (there is one: %v)", idOf(r), ok)
+		if !ok || oracle.HeaderOf(out, id) != oracle.ID(r) {
+			h.Fatalf("%s: its outcome is not where it must be (there is one: %v)", oracle.ID(r), ok)
 		}
 		diff := compareOULADOutput(want, out)
 		if diff != "" && wrong < 10 {
 			wrong++
-			h.Errorf("%s (-model +topic):\n%s", idOf(r), diff)
+			h.Errorf("%s (-model +topic):\n%s", oracle.ID(r), diff)
 		}
 	}
 	if out, more := accepted(); more {
-		h.Errorf("accepted partition %d has more: %s", p, header(out, "ce_id"))
+		h.Errorf("accepted partition %d has more: %s", p, oracle.HeaderOf(out, "ce_id"))
 	}
 	if out, more := dead(); more {
-		h.Errorf("dead-letter partition %d has more: %s", p, header(out, "learnsink.id"))
+		h.Errorf("dead-letter partition %d has more: %s", p, oracle.HeaderOf(out, "learnsink.id"))
 	}
 	return source.String()
 }
 
 func compareOULADOutput(want oulad.Outcome, out *kgo.Record) string {
 	if want.Messages != nil {
-		return cmp.Diff(strings.Join(want.Messages, " | "), header(out, "learnsink.message"))
+		return cmp.Diff(strings.Join(want.Messages, " | "), oracle.HeaderOf(out, "learnsink.message"))
 	}
-	var v event
+	var v oracle.Event
 	if err := json.Unmarshal(out.Value, &v); err != nil {
 		return err.Error()
 	}
@@ -200,15 +201,15 @@ func compareOULADOutput(want oulad.Outcome, out *kgo.Record) string {
 func (h *house) checkOULADTables(m *oulad.Model) {
 	h.Helper()
 	rows, wrong := 0, 0
-	h.query(`SELECT l.ref_number, o.code, s.guid, t.status, t.progression IS NULL AND t.time_spent_seconds = 0, t.score, t.score_max,
+	err := oracle.Query(context.Background(), h.db, `SELECT l.ref_number, o.code, s.guid, t.status, t.progression IS NULL AND t.time_spent_seconds = 0, t.score, t.score_max,
 			t.first_access_at, t.last_access_at, t.first_completion_at, t.first_completion_filled_in, t.event_at, t.source_partition, t.source_offset
 		FROM learnsink.tracking t JOIN learnsink.registration r ON r.id = t.registration_id JOIN learnsink.learner l ON l.id = r.learner_id
 		JOIN learnsink.session s ON s.id = r.session_id JOIN learnsink.learning_object o ON o.id = t.learning_object_id`, func(r pgx.Rows) error {
 		var k oulad.Key
 		var got oulad.Tracked
 		var rest bool
-		if err := r.Scan(&k.RefNumber, &k.LovCode, &k.SessionGUID, &got.Status, &rest, &got.Score, &got.ScoreMax, stamp{&got.First}, stamp{&got.Last},
-			stamp{&got.Completion}, &got.FilledIn, stamp{&got.EventAt}, &got.SourcePartition, &got.SourceOffset); err != nil {
+		if err := r.Scan(&k.RefNumber, &k.LovCode, &k.SessionGUID, &got.Status, &rest, &got.Score, &got.ScoreMax, oracle.Stamp(&got.First), oracle.Stamp(&got.Last),
+			oracle.Stamp(&got.Completion), &got.FilledIn, oracle.Stamp(&got.EventAt), &got.SourcePartition, &got.SourceOffset); err != nil {
 			return err
 		}
 		rows++
@@ -219,6 +220,9 @@ func (h *house) checkOULADTables(m *oulad.Model) {
 		}
 		return nil
 	})
+	if err != nil {
+		h.Fatal(err)
+	}
 	if rows != len(m.Tracking) {
 		h.Errorf("tracking has %d rows, the model %d", rows, len(m.Tracking))
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"learnsink/handlers"
+	"learnsink/test/oracle"
 	"learnsink/test/pgtest"
 	"learnsink/test/rowgen"
 )
@@ -129,7 +130,7 @@ func TestOrderByEventTime(t *testing.T) {
   - {topic: TRACKING, action: tracking, order: event-time}
   - {topic: INTERVENTION, action: intervention, order: event-time}
 `)
-		s := &story{byEventTime: true}
+		s := &story{oracle.Story{ByEventTime: true}}
 		h.tell(s, rowgen.New(rowgen.Config{Seed: 3, Bad: 0.1}), 2000)
 		h.drain()
 		h.check(s)
@@ -144,7 +145,7 @@ func TestTransactionsOfSenders(t *testing.T) {
 	t.Parallel()
 	eachKafka(t, func(t *testing.T, brokers string) {
 		h, s := rowgenHouse(t, brokers, ""), &story{}
-		sender, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.RecordPartitioner(byKey()), kgo.TransactionalID(h.group+".sender"))
+		sender, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.RecordPartitioner(oracle.ByKey()), kgo.TransactionalID(h.group+".sender"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +178,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	eachKafka(t, func(t *testing.T, brokers string) {
 		h := rowgenHouse(t, brokers, "batch: {rows: 50, linger: 5ms}\n")
-		s := &story{repeats: true}
+		s := &story{oracle.Story{Repeats: true}}
 		const n = 4000
 		h.tell(s, rowgen.New(rowgen.Config{Seed: 5, Bad: 0.1, Plain: true}), n)
 		for kills := range 5 {
@@ -219,7 +220,7 @@ func TestTwoMembersAndARebalance(t *testing.T) {
 	t.Parallel()
 	eachKafka(t, func(t *testing.T, brokers string) {
 		h := rowgenHouse(t, brokers, "batch: {rows: 100}\n")
-		s := &story{repeats: true}
+		s := &story{oracle.Story{Repeats: true}}
 		g := rowgen.New(rowgen.Config{Seed: 7, Bad: 0.1, Plain: true})
 		h.tell(s, g, 1000)
 		first := h.start("", "serve")
@@ -246,7 +247,7 @@ func TestDatabaseAway(t *testing.T) {
 		h := rowgenHouse(t, brokers, "batch: {rows: 100}\n")
 		road := newRoad(t, h.database)
 		direct := h.database
-		s, g := &story{repeats: true}, rowgen.New(rowgen.Config{Seed: 8, Bad: 0.1, Plain: true})
+		s, g := &story{oracle.Story{Repeats: true}}, rowgen.New(rowgen.Config{Seed: 8, Bad: 0.1, Plain: true})
 		h.tell(s, g, 2000)
 		h.database = road.url
 		p := h.start("", "serve")
@@ -270,7 +271,7 @@ func TestDatabaseConnectionsTerminated(t *testing.T) {
 	t.Parallel()
 	eachKafka(t, func(t *testing.T, brokers string) {
 		h := rowgenHouse(t, brokers, "batch: {rows: 50}\n")
-		s, g := &story{repeats: true}, rowgen.New(rowgen.Config{Seed: 9, Bad: 0.1, Plain: true})
+		s, g := &story{oracle.Story{Repeats: true}}, rowgen.New(rowgen.Config{Seed: 9, Bad: 0.1, Plain: true})
 		h.tell(s, g, 3000)
 		p := h.start("", "serve")
 		for range 8 {
@@ -291,7 +292,7 @@ func TestCommitRepliesLost(t *testing.T) {
 		h := rowgenHouse(t, brokers, "batch: {rows: 50}\n")
 		road := newRoad(t, h.database)
 		direct := h.database
-		s := &story{repeats: true}
+		s := &story{oracle.Story{Repeats: true}}
 		h.tell(s, rowgen.New(rowgen.Config{Seed: 14, Bad: 0.1, Plain: true}), 3000)
 		h.database = road.url
 		road.loseReplies(4)
@@ -580,8 +581,8 @@ func TestCheckSaysWhatServeDoes(t *testing.T) {
 			if err := d.Decode(&v); err != nil {
 				t.Fatal(err)
 			}
-			if v.Line != n+1 || (v.Verdict == "rejected") != (errors != nil) || strings.Join(messages(v.Errors), "|") != strings.Join(errors, "|") {
-				t.Errorf("line %d: %s %q, not %q", v.Line, v.Verdict, messages(v.Errors), errors)
+			if v.Line != n+1 || (v.Verdict == "rejected") != (errors != nil) || strings.Join(oracle.Messages(v.Errors), "|") != strings.Join(errors, "|") {
+				t.Errorf("line %d: %s %q, not %q", v.Line, v.Verdict, oracle.Messages(v.Errors), errors)
 			}
 		}
 	}
