@@ -57,7 +57,9 @@ type Server struct {
 	bin    string
 	dir    string
 	url    string
-	pipe   io.Closer // the shell that watches us reads its other end
+	attr   *syscall.SysProcAttr // as whom it runs
+	args   []string             // of the shell that starts and watches it
+	pipe   io.Closer            // the shell reads its other end
 	exited chan struct{}
 }
 
@@ -70,8 +72,58 @@ func (s *Server) String() string { return "private PostgreSQL (" + s.bin + ")" }
 // Stop ends the server, removes its data and waits for both.
 func (s *Server) Stop() error {
 	err := s.pipe.Close()
+	if errors.Is(err, os.ErrClosed) { // it has ended by itself, or was killed
+		err = nil
+	}
 	<-s.exited
 	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// Kill ends the server as a crash would: at once, without a word to anybody.
+// Its data stays, for Restart.
+func (s *Server) Kill() error {
+	file, err := os.ReadFile(filepath.Join(s.dir, "data", "postmaster.pid"))
+	if err != nil {
+		return fmt.Errorf("kill PostgreSQL: %w", err)
+	}
+	first, _, _ := strings.Cut(string(file), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return fmt.Errorf("kill PostgreSQL: its pid: %w", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill PostgreSQL: %w", err)
+	}
+	<-s.exited
+	return nil
+}
+
+// Restart starts a server that was killed, on its data and at its address, and
+// returns once it answers. ctx bounds the start, not the server.
+func (s *Server) Restart(ctx context.Context) error {
+	for {
+		err := s.launch(ctx)
+		// The processes of the one that was killed end a moment after it, and
+		// until then PostgreSQL refuses to run beside them.
+		if errors.Is(err, errEnded) && pause(ctx, 50*time.Millisecond) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("restart PostgreSQL: %w", err)
+		}
+		return nil
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 const dirPrefix = "learnsink-pg-"
@@ -127,7 +179,7 @@ func start(ctx context.Context, bin, dir string, opt Options) (*Server, error) {
 		return nil, err
 	}
 	password := rand.Text()
-	data, pwfile, logfile := filepath.Join(dir, "data"), filepath.Join(dir, "pw"), filepath.Join(dir, "log")
+	data, pwfile := filepath.Join(dir, "data"), filepath.Join(dir, "pw")
 	if err := os.WriteFile(pwfile, []byte(password), 0o644); err != nil {
 		return nil, err
 	}
@@ -166,35 +218,47 @@ func start(ctx context.Context, bin, dir string, opt Options) (*Server, error) {
 	for name, value := range opt.Settings {
 		args = append(args, "-c", name+"="+value)
 	}
-	log, err := os.Create(logfile)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	cmd := exec.Command("/bin/sh", args...)
-	cmd.SysProcAttr, cmd.Dir, cmd.Stdout, cmd.Stderr = attr, dir, log, log
-	pipe, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	s := &Server{bin: bin, dir: dir, pipe: pipe, exited: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait() // its status says no more than that the server is gone
-		close(s.exited)
-	}()
+	s := &Server{bin: bin, dir: dir, attr: attr, args: args}
 	s.url = (&url.URL{Scheme: "postgres", User: url.UserPassword("postgres", password),
 		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "postgres", RawQuery: "sslmode=disable"}).String()
-	if err := s.answers(ctx); err != nil {
-		text, _ := os.ReadFile(logfile)
-		_ = s.pipe.Close()
-		<-s.exited
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(text))
+	if err := s.launch(ctx); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
+
+// launch starts the server on its data, and returns once it answers.
+func (s *Server) launch(ctx context.Context) error {
+	log, err := os.Create(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command("/bin/sh", s.args...)
+	cmd.SysProcAttr, cmd.Dir, cmd.Stdout, cmd.Stderr = s.attr, s.dir, log, log
+	if s.pipe, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	s.exited = exited
+	go func() {
+		_ = cmd.Wait() // its status says no more than that the server is gone
+		close(exited)
+	}()
+	if err := s.answers(ctx); err != nil {
+		text, _ := os.ReadFile(log.Name())
+		_ = s.pipe.Close()
+		<-s.exited
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(text))
+	}
+	return nil
+}
+
+// errEnded: the server ended before it had answered.
+var errEnded = errors.New("the server ended at once")
 
 // answers waits until a connection is taken, the server is gone or a minute is over.
 func (s *Server) answers(ctx context.Context) error {
@@ -209,7 +273,7 @@ func (s *Server) answers(ctx context.Context) error {
 		}
 		select {
 		case <-s.exited:
-			return errors.New("the server ended at once")
+			return errEnded
 		case <-ctx.Done():
 			return fmt.Errorf("the server does not answer: %w", err)
 		case <-poll.C:

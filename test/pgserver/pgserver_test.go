@@ -48,6 +48,42 @@ func TestServer(t *testing.T) {
 			t.Fatalf("left behind: %v", left)
 		}
 	})
+	t.Run("a server that was killed starts again with what was committed", func(t *testing.T) {
+		s, err := pgserver.Start(t.Context(), pgserver.Options{Bin: bin, Dir: passable(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		}()
+		conn, err := pgx.Connect(t.Context(), s.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Exec(t.Context(), "CREATE TABLE kept AS SELECT 1 AS n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Ping(t.Context()); err == nil {
+			t.Error("a connection has outlived the server")
+		}
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err = pgx.Connect(t.Context(), s.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		var n int
+		if err := conn.QueryRow(t.Context(), "SELECT n FROM kept").Scan(&n); err != nil || n != 1 {
+			t.Errorf("kept holds %d: %v", n, err)
+		}
+	})
 	t.Run("a server ends with an owner that was killed", func(t *testing.T) {
 		dir := passable(t)
 		cmd := exec.Command(os.Args[0], "-test.run=^TestServer$")
