@@ -27,6 +27,7 @@ type config struct {
 	AcceptedTopic   string // of the sources that name none
 	DeadLetterTopic string
 	Publish         string
+	SessionTimeout  time.Duration
 	BatchRows       int
 	BatchBytes      int
 	BatchLinger     time.Duration
@@ -60,6 +61,7 @@ func defaults() *config {
 		AcceptedTopic:   "learning.accepted",
 		DeadLetterTopic: "learning.dead-letter",
 		Publish:         "at-least-once",
+		SessionTimeout:  10 * time.Second,
 		BatchRows:       2000,
 		BatchBytes:      4 << 20,
 		BatchLinger:     5 * time.Millisecond,

@@ -73,6 +73,8 @@ func (c *config) consumer() consumer.Config {
 		Sources:    c.Sources,
 		Batch:      consumer.Batch{Rows: c.BatchRows, Bytes: c.BatchBytes, Linger: linger},
 		Publish:    consumer.Publish(c.Publish),
+		// The heartbeat goes with it: 3 s, or a third.
+		SessionTimeout: c.SessionTimeout,
 	}
 }
 

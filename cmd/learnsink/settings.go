@@ -35,6 +35,7 @@ func settings() []setting {
 		text("acceptedTopic", "LEARNSINK_ACCEPTED_TOPIC", func(c *config) *string { return &c.AcceptedTopic }, topicName),
 		text("deadLetterTopic", "LEARNSINK_DEAD_LETTER_TOPIC", func(c *config) *string { return &c.DeadLetterTopic }, topicName),
 		text("publish", "", func(c *config) *string { return &c.Publish }, publishMode),
+		period("sessionTimeout", time.Second, 5*time.Minute, func(c *config) *time.Duration { return &c.SessionTimeout }),
 		number("batch.rows", 1, 100_000, func(c *config) *int { return &c.BatchRows }),
 		number("batch.bytes", 1<<10, 1<<28, func(c *config) *int { return &c.BatchBytes }),
 		period("batch.linger", 0, 10*time.Second, func(c *config) *time.Duration { return &c.BatchLinger }),
