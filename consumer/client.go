@@ -204,7 +204,7 @@ func (c *Client) StableOffsets(ctx context.Context, topic string) (map[int]int64
 // OffsetsAt returns, for each partition of a topic, the first offset whose
 // timestamp is at or after t, or the stable end where there is none.
 func (c *Client) OffsetsAt(ctx context.Context, topic string, t time.Time) (map[int]int64, error) {
-	found, err := c.offsets(ctx, topic, t.UnixMilli(), kafka.ReadCommitted)
+	found, err := c.offsets(ctx, topic, max(t.UnixMilli(), 0), kafka.ReadCommitted) // what is below 0 has other meanings
 	if err != nil {
 		return nil, err
 	}
@@ -284,41 +284,64 @@ func (c *Client) bounds(ctx context.Context, tp handlers.TopicPartition) (start,
 // GroupOffsets returns the offsets that a group has committed for the topics;
 // a partition without one is not in the map.
 func (c *Client) GroupOffsets(ctx context.Context, group string, topics ...string) (map[handlers.TopicPartition]int64, error) {
+	committed, err := c.groupOffsets(ctx, group, topics...)
+	if err != nil {
+		return nil, err
+	}
+	offsets := make(map[handlers.TopicPartition]int64, len(committed))
+	for tp, at := range committed {
+		offsets[tp] = at.offset
+	}
+	return offsets, nil
+}
+
+// groupOffset is an offset that a group has committed, and what was said with it.
+type groupOffset struct {
+	offset   int64
+	metadata string
+}
+
+func (c *Client) groupOffsets(ctx context.Context, group string, topics ...string) (map[handlers.TopicPartition]groupOffset, error) {
 	counts, err := c.Partitions(ctx, topics...)
 	if err != nil {
 		return nil, err
 	}
-	committed := map[handlers.TopicPartition]int64{}
 	asked := map[string][]int{}
 	for t, n := range counts {
 		for p := range n {
 			asked[t] = append(asked[t], p)
 		}
 	}
-	if len(asked) == 0 {
-		return committed, nil
+	return c.committed(ctx, group, asked)
+}
+
+// committed returns a group's offsets for partitions of topics.
+func (c *Client) committed(ctx context.Context, group string, partitions map[string][]int) (map[handlers.TopicPartition]groupOffset, error) {
+	offsets := map[handlers.TopicPartition]groupOffset{}
+	if len(partitions) == 0 {
+		return offsets, nil
 	}
-	response, err := c.kafka.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: asked})
+	response, err := c.kafka.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: partitions})
 	if err != nil {
 		return nil, err
 	}
 	if errors.Is(response.Error, kafka.GroupIdNotFound) {
-		return committed, nil
+		return offsets, nil
 	}
 	if response.Error != nil {
 		return nil, fmt.Errorf("offsets of group %s: %w", group, response.Error)
 	}
-	for topic, partitions := range response.Topics {
-		for _, p := range partitions {
+	for topic, told := range response.Topics {
+		for _, p := range told {
 			if p.Error != nil {
 				return nil, fmt.Errorf("offsets of group %s, %s/%d: %w", group, topic, p.Partition, p.Error)
 			}
 			if p.CommittedOffset >= 0 {
-				committed[handlers.TopicPartition{Topic: topic, Partition: p.Partition}] = p.CommittedOffset
+				offsets[handlers.TopicPartition{Topic: topic, Partition: p.Partition}] = groupOffset{p.CommittedOffset, p.Metadata}
 			}
 		}
 	}
-	return committed, nil
+	return offsets, nil
 }
 
 // Produced says where a message came to lie.
@@ -386,7 +409,7 @@ func (c *Client) Produce(ctx context.Context, topic string, messages []Message) 
 					return fmt.Errorf("message %d of topic %s: %w", r.at[n], topic, ErrTooLarge)
 				}
 				base, err := untilDone(ctx, func() (int64, error) {
-					base, err := c.produceBatch(ctx, topic, p, batch)
+					base, err := c.produceBatch(ctx, "", topic, p, batch)
 					if errors.Is(err, ErrTooLarge) {
 						return 0, backoff.Permanent(err)
 					}
@@ -433,14 +456,15 @@ func packBatch(messages []Message, codec *compressor, limit int, now time.Time) 
 }
 
 // produceBatch sends one encoded batch and returns the offset of its first
-// record. ErrTooLarge: the broker found it too large.
-func (c *Client) produceBatch(ctx context.Context, topic string, partition int, batch []byte) (int64, error) {
+// record; transactionalID is "" for a batch of no transaction. ErrTooLarge: the
+// broker found it too large, and wrote nothing.
+func (c *Client) produceBatch(ctx context.Context, transactionalID, topic string, partition int, batch []byte) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	// kafka-go writes the raw records as they are: their length is ours to put before them.
 	size := binary.BigEndian.AppendUint32(nil, uint32(len(batch)))
 	response, err := c.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
-		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll,
+		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, TransactionalID: transactionalID,
 		RawRecords: protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(batch))},
 	})
 	if err == nil {

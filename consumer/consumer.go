@@ -45,6 +45,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -62,9 +63,10 @@ type Config struct {
 	Sources []*handlers.Source
 	// Batch bounds the batches.
 	Batch Batch
-	// Publish is how outputs are published. Default: at-least-once, the only
-	// one there is.
+	// Publish is how outputs are published. Default: Transactional.
 	Publish Publish
+	// Breaker stops a partition before a flood of rejections or deletions.
+	Breaker Breaker
 	// Compression of what is written. Default: zstd.
 	Compression Compression
 	// SessionTimeout is how long after its last heartbeat a member that died
@@ -100,8 +102,14 @@ type Batch struct {
 // Publish is how outputs are published.
 type Publish string
 
-// AtLeastOnce publishes every output at least once; its id tells a repeat.
-const AtLeastOnce Publish = "at-least-once"
+// The ways to publish.
+const (
+	// Transactional publishes every output exactly once, as read_committed
+	// readers see it. It needs brokers with transactions.
+	Transactional Publish = "transactional"
+	// AtLeastOnce publishes every output at least once; its id tells a repeat.
+	AtLeastOnce Publish = "at-least-once"
+)
 
 func (c Config) orDefaults() Config {
 	or := func(d *time.Duration, v time.Duration) {
@@ -119,8 +127,9 @@ func (c Config) orDefaults() Config {
 		c.Batch.Bytes = 4 << 20
 	}
 	if c.Publish == "" {
-		c.Publish = AtLeastOnce
+		c.Publish = Transactional
 	}
+	c.Breaker = c.Breaker.orDefaults()
 	or(&c.Batch.Linger, 5*time.Millisecond)
 	or(&c.SessionTimeout, 10*time.Second)
 	or(&c.HeartbeatInterval, min(3*time.Second, c.SessionTimeout/3))
@@ -156,8 +165,11 @@ func (c Config) Validate() error {
 	if c.Batch.Rows < 1 || c.Batch.Bytes < 1 {
 		bad("a batch needs room for a row")
 	}
-	if c.Publish != AtLeastOnce {
-		bad("unknown way to publish %q: want %s", c.Publish, AtLeastOnce)
+	if c.Publish != Transactional && c.Publish != AtLeastOnce {
+		bad("unknown way to publish %q: want %s or %s", c.Publish, Transactional, AtLeastOnce)
+	}
+	if err := c.Breaker.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := newCompressor(c.Compression); err != nil {
 		errs = append(errs, err)
@@ -211,7 +223,7 @@ func New(config Config, store Store, logger zerolog.Logger, m *Metrics) (*Consum
 	if c.codec, err = newCompressor(config.Compression); err != nil {
 		return nil, err
 	}
-	c.limits = &outputLimits{client: c.client}
+	c.limits = &outputLimits{cluster: c.client}
 	return c, nil
 }
 
@@ -231,11 +243,13 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if c.config.Connection.ClearPassword() {
 		c.logger.Warn().Msg("SASL PLAIN without TLS: the password crosses the network as it is")
 	}
-	c.logger.Info().Str("publish", string(c.config.Publish)).Msg("outputs are published at least once; drop repeats by id")
 	for ctx.Err() == nil {
 		topics := c.awaitTopics(ctx)
 		if ctx.Err() != nil {
 			break
+		}
+		if err := c.checkPublish(ctx); err != nil {
+			return err
 		}
 		c.inspect(ctx, topics)
 		if err := c.member(ctx, topics); err != nil {
@@ -243,6 +257,66 @@ func (c *Consumer) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// checkPublish finds out whether the brokers can do what publishing needs,
+// before anything is read; a broker that is away is waited for.
+func (c *Consumer) checkPublish(ctx context.Context) error {
+	if c.config.Publish == AtLeastOnce {
+		c.logger.Warn().Msg("publish: at-least-once: outputs may come again after a crash, under the same ids")
+		return nil
+	}
+	_, err := untilDone(ctx, func() (struct{}, error) {
+		err := c.client.checkTransactions(ctx)
+		if errors.Is(err, ErrNoTransactions) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// publisher makes what publishes one source partition.
+func (c *Consumer) publisher(tp handlers.TopicPartition) Publisher {
+	o := outlet{cluster: c.client, codec: c.codec, limits: c.limits}
+	if c.config.Publish == AtLeastOnce {
+		return &plainPublisher{o}
+	}
+	return newTransactionalPublisher(o, c.config.Group, tp)
+}
+
+// TakeOver makes the caller the owner of a partition, as the next member of
+// the group would be: the running owner is fenced off, in the database and in
+// Kafka, and what it had applied and not yet published is published. Then the
+// outbox holds nothing of the partition, and the marker stands at its
+// position, which is returned with the epoch that is the caller's now.
+// clusterID is the one that the position holds.
+func (c *Consumer) TakeOver(ctx context.Context, tp handlers.TopicPartition, clusterID string) (handlers.Position, error) {
+	if c.sources[tp.Topic] == nil {
+		return handlers.Position{}, fmt.Errorf("%s is no source of this configuration", tp.Topic)
+	}
+	p := c.pipeline(tp, &groupOffsets{client: c.client, group: c.config.Group, generation: -1})
+	p.log = claimedLog{clusterID}
+	l := &lease{pipeline: p, soft: ctx}
+	if _, err := l.begin(ctx); err != nil && !errors.Is(err, handlers.ErrHeld) {
+		return handlers.Position{}, fmt.Errorf("take over %s/%d: %w", tp.Topic, tp.Partition, err)
+	}
+	return l.position, nil
+}
+
+// claimedLog stands for the log of a partition that is claimed and not read.
+type claimedLog struct{ cluster string }
+
+func (l claimedLog) ClusterID(context.Context) (string, error) { return l.cluster, nil }
+func (l claimedLog) Start(context.Context) (int64, error)      { return 0, nil }
+func (l claimedLog) Verify(context.Context, handlers.Anchor) error {
+	return errors.ErrUnsupported
+}
+func (l claimedLog) Read(context.Context, int64, time.Duration) (Chunk, error) {
+	return Chunk{}, errors.ErrUnsupported
 }
 
 // inspect warns of source topics that forget rows before they are read.
@@ -265,11 +339,12 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 			bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed,
 		}),
 		store:     c.store,
-		publisher: &plainPublisher{client: c.client, codec: c.codec, limits: c.limits},
+		publisher: c.publisher(tp),
 		offsets:   offsets,
 		limits: pipelineLimits{
 			rows: c.config.Batch.Rows, bytes: c.config.Batch.Bytes, linger: c.config.Batch.Linger,
 			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 3,
+			blocked: time.Minute, breaker: c.config.Breaker,
 		},
 		codec:       c.codec,
 		comfortable: c.limits.comfortable,

@@ -95,6 +95,7 @@ type partitionLog struct {
 	set    recordSet // what the last response still holds
 	next   int64     // the offset that set goes on at
 	stable int64
+	end    int64
 	// beyond is since when the wanted offset has been past the end.
 	beyond time.Time
 }
@@ -137,10 +138,10 @@ func (l *partitionLog) Read(ctx context.Context, from int64, wait time.Duration)
 			continue
 		case ok:
 			l.next = chunk.Next
-			chunk.Stable = max(l.stable, chunk.Next)
+			chunk.Stable, chunk.End = max(l.stable, chunk.Next), max(l.end, chunk.Next)
 			return chunk, nil
 		case fetched:
-			return Chunk{From: from, Next: from, Stable: max(l.stable, from)}, nil
+			return Chunk{From: from, Next: from, Stable: max(l.stable, from), End: max(l.end, from)}, nil
 		}
 		if err := l.fetch(ctx, from, wait); err != nil {
 			return Chunk{}, err
@@ -190,7 +191,7 @@ func (l *partitionLog) fetch(ctx context.Context, from int64, wait time.Duration
 		return fmt.Errorf("fetch %s/%d: %w", l.tp.Topic, l.tp.Partition, err)
 	}
 	l.beyond = time.Time{}
-	l.stable = p.LastStableOffset
+	l.stable, l.end = p.LastStableOffset, p.HighWatermark
 	aborted := make([]abortedTxn, len(p.AbortedTransactions))
 	for i, a := range p.AbortedTransactions {
 		aborted[i] = abortedTxn{a.ProducerID, a.FirstOffset}

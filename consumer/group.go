@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -254,6 +256,20 @@ func (c *Consumer) refreshStable(ctx context.Context, assigned []*progress) {
 	}
 }
 
+// Moved returns the group's offset where it is not one that this program has committed.
+func (o *groupOffsets) Moved(ctx context.Context, tp handlers.TopicPartition) (to int64, moved bool, err error) {
+	committed, err := o.client.committed(ctx, o.group, map[string][]int{tp.Topic: {tp.Partition}})
+	if err != nil {
+		return 0, false, err
+	}
+	at, there := committed[tp]
+	return at.offset, there && !strings.HasPrefix(at.metadata, offsetMetadata), nil
+}
+
+// offsetMetadata goes with every offset that we commit, and tells it from one
+// that a tool has set.
+const offsetMetadata = "ls1:"
+
 // groupOffsets commits for one generation.
 type groupOffsets struct {
 	client        *Client
@@ -268,8 +284,7 @@ func (o *groupOffsets) Commit(ctx context.Context, tp handlers.TopicPartition, n
 		GroupID: o.group, GenerationID: o.generation, MemberID: o.member,
 		Topics: map[string][]kafka.OffsetCommit{tp.Topic: {{
 			Partition: tp.Partition, Offset: next,
-			// Tells our commits from those of a tool that moved the offset.
-			Metadata: fmt.Sprintf("ls1:%d", epoch),
+			Metadata: offsetMetadata + strconv.FormatInt(epoch, 10),
 		}}},
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ type Metrics struct {
 	batchBytes prometheus.Histogram
 	stages     *prometheus.HistogramVec
 	failures   *prometheus.CounterVec
+	moved      *prometheus.CounterVec
 	lastEvent  *prometheus.GaugeVec
 	rebalances prometheus.Counter
 	board      *board
@@ -47,6 +48,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Time that a batch spent in a stage of its road (decode, facts, decide, apply, publish, commit), waiting for its turn not included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"stage"}),
 		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage.", "stage"),
+		moved: counter("group_offset_moved_total",
+			"Times that the group's offset was found moved by somebody else, by source topic. It decides nothing.", "topic"),
 		lastEvent: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "learnsink", Name: "last_event_timestamp_seconds",
 			Help: "The time of the latest event that was applied, by source topic, in seconds since 1970."}, []string{"topic"}),
 		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "learnsink", Name: "generations_total",
@@ -55,7 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.records, m.skipped, m.rows, m.rejections, m.absent, m.batchRows, m.batchBytes,
-			m.stages, m.failures, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
+			m.stages, m.failures, m.moved, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
 	}
 	return m
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // steps are the effects of a pipeline, and what it asks.
-var steps = []string{"cluster", "start", "claim", "begin", "pending", "read", "facts", "apply", "publish", "published", "commit", "state"}
+var steps = []string{"cluster", "start", "claim", "begin", "pending", "read", "facts", "apply", "publish", "published", "commit", "state", "verify", "moved"}
 
 // story writes rows of every kind: good, bad, tombstones, offsets without a row.
 func (w *world) story(from, n int) {
@@ -222,7 +222,8 @@ func TestStoppingFinishesWhatIsInFlight(t *testing.T) {
 
 type hangs struct{}
 
-func (hangs) Begin(context.Context) (int64, error) { return 0, nil }
+func (hangs) Begin(context.Context, int) (Marker, error)                  { return Marker{Known: true}, nil }
+func (hangs) Find(context.Context, []handlers.OutboxEntry) (int64, error) { return 0, nil }
 func (hangs) Publish(ctx context.Context, _ []handlers.OutboxEntry) error {
 	<-ctx.Done()
 	return ctx.Err()

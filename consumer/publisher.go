@@ -14,25 +14,55 @@ import (
 
 // Publisher publishes the outbox of one source partition under one claim.
 //
-// It is called by one goroutine at a time, first Begin, then Publish with
-// entries in the order of their offsets. It does not retry: whoever calls it
-// does, with the same entries. What comes of an error is unknown; calling
-// again may publish the same outputs a second time, under the same ids.
+// It is called by one goroutine at a time: Begin, then Publish with entries in
+// the order of their offsets. After an error of Publish it is unknown what was
+// published, and Begin has to be called again before anything else; it does
+// not retry by itself.
 type Publisher interface {
-	// Begin takes over from the last owner. A publisher that can fences that
-	// one off here, and returns the offset below which everything is known to
-	// be published; 0 where it cannot know.
-	Begin(ctx context.Context) (through int64, err error)
+	// Begin makes sure that no earlier publisher of the partition can publish
+	// any more, where it can, and says how far they came. What is published
+	// from here on is of the position's round.
+	Begin(ctx context.Context, round int) (Marker, error)
+	// Find looks the entries up in the outputs: for a marker that is gone. It
+	// returns the offset below which everything is there.
+	Find(ctx context.Context, entries []handlers.OutboxEntry) (through int64, err error)
 	// Publish returns nil once every output of the entries is acknowledged by
 	// all in-sync replicas, in order within each output partition.
 	Publish(ctx context.Context, entries []handlers.OutboxEntry) error
 }
 
+// Marker says how far the outputs of a source partition are published.
+type Marker struct {
+	// Known: there is a marker, or there never is one.
+	Known bool
+	// Through: every output of source offsets below it is published.
+	Through int64
+	// Round of the position that it was written under.
+	Round int
+}
+
+// cluster is what publishing needs of the brokers. Client is one.
+type cluster interface {
+	partitionCount(ctx context.Context, topic string) (int, error)
+	maxMessageBytes(ctx context.Context, topic string) (int, error)
+	// produceBatch writes an encoded record batch; transactionalID is "" for one of no transaction.
+	produceBatch(ctx context.Context, transactionalID, topic string, partition int, batch []byte) (base int64, err error)
+	// scan hands fn what is committed to a topic since a time.
+	scan(ctx context.Context, topic string, since time.Time, fn func(*handlers.Record) error) error
+
+	// Transactions, each a request of Kafka's.
+	initProducer(ctx context.Context, transactionalID string) (*producer, error)
+	marker(ctx context.Context, group string, tp handlers.TopicPartition) (Marker, error)
+	addPartitions(ctx context.Context, p *producer, lanes []lane) error
+	addMarker(ctx context.Context, p *producer, group string, tp handlers.TopicPartition, m Marker) error
+	endTransaction(ctx context.Context, p *producer) error
+}
+
 // outputLimits knows the max.message.bytes of the output topics.
 type outputLimits struct {
-	client *Client
-	mu     sync.Mutex
-	known  map[string]outputLimit
+	cluster cluster
+	mu      sync.Mutex
+	known   map[string]outputLimit
 }
 
 type outputLimit struct {
@@ -48,7 +78,7 @@ func (l *outputLimits) of(ctx context.Context, topic string, life time.Duration)
 	if known, ok := l.remembered(topic); ok && time.Since(known.asked) < life {
 		return known.bytes, nil
 	}
-	bytes, err := l.client.maxMessageBytes(ctx, topic)
+	bytes, err := l.cluster.maxMessageBytes(ctx, topic)
 	if err != nil {
 		return 0, err
 	}
@@ -78,17 +108,13 @@ func (l *outputLimits) comfortable(topic string) int {
 	return 4 << 10
 }
 
-// plainPublisher publishes at least once: after an error, outputs may appear
-// again, with the ids they had.
-type plainPublisher struct {
-	client *Client
-	codec  *compressor
-	limits *outputLimits
-	undo   decompressor
+// outlet turns outbox entries into record batches.
+type outlet struct {
+	cluster cluster
+	codec   *compressor
+	limits  *outputLimits
+	undo    decompressor
 }
-
-// Begin has nobody to fence off and nothing to know.
-func (p *plainPublisher) Begin(context.Context) (int64, error) { return 0, nil }
 
 // lane is one output partition.
 type lane struct {
@@ -96,44 +122,52 @@ type lane struct {
 	partition int
 }
 
-// Publish sends the outputs, one request in flight per output partition.
-func (p *plainPublisher) Publish(ctx context.Context, entries []handlers.OutboxEntry) error {
+// lanes sorts what the entries hold by output partition.
+func (o *outlet) lanes(ctx context.Context, entries []handlers.OutboxEntry) (map[lane][]output, error) {
 	lanes := map[lane][]output{}
 	choose := map[string]func(key []byte) int{}
 	counts := map[string]int{}
 	for _, e := range entries {
-		outputs, err := decodePayload(e.Payload, &p.undo)
+		outputs, err := decodePayload(e.Payload, &o.undo)
 		if err != nil {
-			return fmt.Errorf("offsets %d to %d: %w", e.From, e.To-1, err)
+			return nil, fmt.Errorf("offsets %d to %d: %w", e.From, e.To-1, err)
 		}
-		for _, o := range outputs {
-			if counts[o.topic] == 0 {
-				n, err := p.client.partitionCount(ctx, o.topic)
+		for _, out := range outputs {
+			if counts[out.topic] == 0 {
+				n, err := o.cluster.partitionCount(ctx, out.topic)
 				if err != nil {
-					return fmt.Errorf("output topic: %w", err)
+					return nil, fmt.Errorf("output topic: %w", err)
 				}
-				counts[o.topic], choose[o.topic] = n, partitioner(n)
+				counts[out.topic], choose[out.topic] = n, partitioner(n)
 			}
 			// The partition is that of the whole output, whatever form of it goes out.
-			l := lane{o.topic, o.sourcePartition % counts[o.topic]}
-			if key := o.forms[0].Key; key != nil {
-				l.partition = choose[o.topic](key)
+			l := lane{out.topic, out.sourcePartition % counts[out.topic]}
+			if key := out.forms[0].Key; key != nil {
+				l.partition = choose[out.topic](key)
 			}
-			lanes[l] = append(lanes[l], o)
+			lanes[l] = append(lanes[l], out)
 		}
 	}
+	return lanes, nil
+}
+
+// send writes all lanes, one request in flight on each. produce writes one
+// batch of so many records, and says ErrTooLarge only where it did not.
+func (o *outlet) send(ctx context.Context, lanes map[lane][]output, produce func(ctx context.Context, l lane, batch []byte, records int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for l, outputs := range lanes {
-		g.Go(func() error { return p.send(ctx, l, outputs) })
+		g.Go(func() error {
+			return o.sendLane(ctx, l, outputs, func(batch []byte, records int) error { return produce(ctx, l, batch, records) })
+		})
 	}
 	return g.Wait()
 }
 
-// send writes the outputs of one output partition, in record batches that its
-// topic takes.
-func (p *plainPublisher) send(ctx context.Context, l lane, outputs []output) error {
-	most, err := p.limits.of(ctx, l.topic, limitLife)
+// sendLane writes the outputs of one output partition, in record batches that
+// its topic takes.
+func (o *outlet) sendLane(ctx context.Context, l lane, outputs []output, produce func(batch []byte, records int) error) error {
+	most, err := o.limits.of(ctx, l.topic, limitLife)
 	if err != nil {
 		return err
 	}
@@ -142,24 +176,24 @@ func (p *plainPublisher) send(ctx context.Context, l lane, outputs []output) err
 		messages[i] = outputs[i].forms[0]
 	}
 	for done, limit := 0, most; done < len(messages); {
-		batch, taken, err := packBatch(messages[done:], p.codec, limit, time.Now())
+		batch, taken, err := packBatch(messages[done:], o.codec, limit, time.Now())
 		if err != nil {
 			return err
 		}
 		if taken == 0 {
-			o := &outputs[done]
-			if len(o.forms) == 1 {
+			out := &outputs[done]
+			if len(out.forms) == 1 {
 				return fmt.Errorf("an output for %s: %w, which is %d bytes", l.topic, ErrTooLarge, limit)
 			}
-			o.forms = o.forms[1:]
-			messages[done] = o.forms[0]
+			out.forms = out.forms[1:]
+			messages[done] = out.forms[0]
 			continue
 		}
-		_, err = p.client.produceBatch(ctx, l.topic, l.partition, batch)
+		err = produce(batch, taken)
 		switch {
 		case errors.Is(err, ErrTooLarge):
 			// Somebody lowered the limit, or the broker compresses worse than we do.
-			if most, err = p.limits.of(ctx, l.topic, 0); err != nil {
+			if most, err = o.limits.of(ctx, l.topic, 0); err != nil {
 				return err
 			}
 			limit = min(most, len(batch)-1)
@@ -170,4 +204,26 @@ func (p *plainPublisher) send(ctx context.Context, l lane, outputs []output) err
 		}
 	}
 	return nil
+}
+
+// plainPublisher publishes at least once: after an error, outputs may appear
+// again, with the ids they had.
+type plainPublisher struct{ outlet }
+
+// Begin has nobody to fence off and nothing to know.
+func (p *plainPublisher) Begin(context.Context, int) (Marker, error) { return Marker{Known: true}, nil }
+
+// Find is not asked, as no marker is ever gone.
+func (p *plainPublisher) Find(context.Context, []handlers.OutboxEntry) (int64, error) { return 0, nil }
+
+// Publish sends the outputs.
+func (p *plainPublisher) Publish(ctx context.Context, entries []handlers.OutboxEntry) error {
+	lanes, err := p.lanes(ctx, entries)
+	if err != nil {
+		return err
+	}
+	return p.send(ctx, lanes, func(ctx context.Context, l lane, batch []byte, _ int) error {
+		_, err := p.cluster.produceBatch(ctx, "", l.topic, l.partition, batch)
+		return err
+	})
 }

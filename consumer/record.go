@@ -75,8 +75,8 @@ type Chunk struct {
 	// Bytes is the size of the records' keys, values and headers.
 	Bytes int
 	// Stable is the last stable offset as the broker last told it: the end
-	// that a read_committed reader can reach.
-	Stable int64
+	// that a read_committed reader can reach. End is the high watermark.
+	Stable, End int64
 }
 
 // recordSet walks the record batches of one partition in one fetch response.

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -178,6 +179,8 @@ func (in *incarnation) Apply(ctx context.Context, b *handlers.Batch) error {
 		switch {
 		case at.Epoch != b.Epoch:
 			return handlers.ErrFenced
+		case at.State.Held():
+			return handlers.ErrHeld
 		case at.NextOffset != b.From:
 			return handlers.ErrMoved
 		case in.version != b.FactsVersion:
@@ -209,6 +212,9 @@ func (in *incarnation) Apply(ctx context.Context, b *handlers.Batch) error {
 		}
 		at.Skipped += b.To - b.From - int64(len(b.Decisions))
 		at.NextOffset = b.To
+		if b.Anchor.OK {
+			at.Anchor = b.Anchor
+		}
 		in.drop(tp, b.Published)
 		if len(payload) > 0 {
 			in.outbox[tp] = append(in.outbox[tp], handlers.OutboxEntry{From: b.From, To: b.To, Payload: payload})
@@ -232,8 +238,12 @@ func (in *incarnation) Pending(ctx context.Context, tp handlers.TopicPartition) 
 
 func (in *incarnation) Published(ctx context.Context, tp handlers.TopicPartition, epoch, through int64) error {
 	return in.effect(ctx, "published", func() error {
-		if in.positions[tp].Epoch == epoch {
-			in.drop(tp, through)
+		if in.positions[tp].Epoch != epoch {
+			return handlers.ErrFenced
+		}
+		in.drop(tp, through)
+		if in.positions[tp].State.Held() {
+			return handlers.ErrHeld
 		}
 		return nil
 	})
@@ -241,7 +251,7 @@ func (in *incarnation) Published(ctx context.Context, tp handlers.TopicPartition
 
 func (in *incarnation) SetState(ctx context.Context, tp handlers.TopicPartition, epoch int64, state handlers.State, reason string) error {
 	return in.effect(ctx, "state", func() error {
-		if at := in.positions[tp]; at.Epoch == epoch {
+		if at := in.positions[tp]; at.Epoch == epoch && !at.State.Held() {
 			at.State, at.StateReason = state, reason
 			in.states = append(in.states, state)
 		}
@@ -249,9 +259,11 @@ func (in *incarnation) SetState(ctx context.Context, tp handlers.TopicPartition,
 	})
 }
 
-func (in *incarnation) Begin(ctx context.Context) (int64, error) {
-	return 0, in.effect(ctx, "begin", func() error { return nil })
+func (in *incarnation) Begin(ctx context.Context, _ int) (Marker, error) {
+	return Marker{Known: true}, in.effect(ctx, "begin", func() error { return nil })
 }
+
+func (in *incarnation) Find(context.Context, []handlers.OutboxEntry) (int64, error) { return 0, nil }
 
 // Publish publishes each output by itself, so that a fault can leave half.
 func (in *incarnation) Publish(ctx context.Context, entries []handlers.OutboxEntry) error {
@@ -293,6 +305,10 @@ func (in *incarnation) Commit(ctx context.Context, tp handlers.TopicPartition, n
 	})
 }
 
+func (in *incarnation) Moved(ctx context.Context, tp handlers.TopicPartition) (int64, bool, error) {
+	return 0, false, in.effect(ctx, "moved", func() error { return nil })
+}
+
 // fakeLog is the log of one partition, in chunks of a few records.
 type fakeLog struct {
 	*incarnation
@@ -308,10 +324,19 @@ func (l *fakeLog) Start(ctx context.Context) (int64, error) {
 	return 0, l.effect(ctx, "start", func() error { return nil })
 }
 
+func (l *fakeLog) Verify(ctx context.Context, anchor handlers.Anchor) error {
+	return l.effect(ctx, "verify", func() error {
+		if r := l.records[slices.IndexFunc(l.records, func(r handlers.Record) bool { return r.Offset == anchor.Offset })]; !bytes.Equal(fingerprint(&r), anchor.Hash) {
+			return &StopError{handlers.LogDiverged, "another record"}
+		}
+		return nil
+	})
+}
+
 func (l *fakeLog) Read(ctx context.Context, from int64, wait time.Duration) (c Chunk, err error) {
 	var grown chan struct{}
 	read := func() error {
-		c = Chunk{From: from, Next: from, Stable: l.end}
+		c = Chunk{From: from, Next: from, Stable: l.end, End: l.end}
 		for _, r := range l.records {
 			if r.Offset < from {
 				continue
@@ -372,6 +397,7 @@ func (in *incarnation) pipeline() *pipeline {
 		log:   &fakeLog{incarnation: in, cluster: "here", chunk: 3},
 		store: in, publisher: in, offsets: in,
 		limits: pipelineLimits{rows: 4, bytes: 1 << 20, linger: 5 * time.Millisecond, poll: 250 * time.Millisecond, reclaim: 10 * time.Second,
+			blocked: time.Minute, breaker: Breaker{}.orDefaults(),
 			quiet: time.Second, grace: 8 * time.Second, inFlight: 3},
 		codec:       mustCompressor(in.t, ZstdCompression),
 		comfortable: func(string) int { return 1 << 20 },

@@ -1,0 +1,533 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"learnsink/handlers"
+)
+
+// lease is the time from one claim of a partition to the end of its ownership.
+type lease struct {
+	*pipeline
+	soft     context.Context   // ends when no new batch is to begin
+	position handlers.Position // as it was claimed
+	breaker  breaker
+
+	session   bool         // the publisher has begun, and nothing of it is uncertain
+	announced atomic.Int64 // outputs of offsets below it are published, as the marker has it
+	published atomic.Int64 // everything below is published, or has no outputs
+	dropped   atomic.Int64 // everything below has left the outbox
+
+	showing  sync.Mutex // held while the state is worked out and shown
+	mu       sync.Mutex
+	waiting  []handlers.OutboxEntry // of batches that are applied and not yet published, in order
+	troubles map[string]trouble     // by stage
+	shown    trouble
+}
+
+// hold claims the partition, brings the outbox up to date and sends batch
+// after batch down the road, until the lease ends: by ctx, by another owner,
+// or because the log cannot be read on.
+func (l *lease) hold() error {
+	// What is in flight outlives soft by the grace, and no longer.
+	hard, cancel := context.WithCancel(context.WithoutCancel(l.soft))
+	defer cancel()
+	defer context.AfterFunc(l.soft, func() {
+		time.AfterFunc(l.limits.grace, cancel)
+	})()
+
+	next, err := l.begin(hard)
+	if err != nil {
+		return err
+	}
+	g, road := errgroup.WithContext(hard)
+	reading, stop := context.WithCancel(road)
+	defer stop()
+	defer context.AfterFunc(l.soft, stop)()
+
+	from := &gatherer{lease: l, next: next, anchor: l.position.Anchor, doubt: true}
+	before := newTurn()
+	before.pass()
+	flight := make(chan struct{}, l.limits.inFlight)
+	quietSince := time.Now()
+	var readErr error
+	for reading.Err() == nil {
+		b, err := from.gather(reading)
+		if err != nil {
+			readErr = err
+			break
+		}
+		if reading.Err() != nil {
+			break
+		}
+		if b.to == b.from {
+			if len(flight) == 0 && time.Since(quietSince) >= l.limits.quiet {
+				if readErr = l.tidy(reading); readErr != nil {
+					break
+				}
+				quietSince = time.Now()
+			}
+			continue
+		}
+		select {
+		case flight <- struct{}{}:
+		case <-reading.Done():
+			continue
+		}
+		l.progress.departed(b)
+		mine, previous := newTurn(), before
+		before = mine
+		g.Go(func() error {
+			defer func() { <-flight }()
+			return l.travel(road, b, previous, mine)
+		})
+		quietSince = time.Now()
+	}
+	// What is on the road is finished before a stop in reading counts.
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := l.tidy(hard); err != nil { // a partition that is left keeps nothing pending
+		return err
+	}
+	return readErr
+}
+
+// begin makes this process the partition's owner: it claims the partition,
+// takes its publishing over and publishes what the last owner left. It returns
+// the offset to read on from.
+func (l *lease) begin(ctx context.Context) (next int64, err error) {
+	// 1. Claim. From here on the last owner can write nothing to the database.
+	// Crash: the next owner claims again.
+	err = l.attempt(ctx, "claim", func(ctx context.Context) error {
+		cluster, err := l.log.ClusterID(ctx)
+		if err != nil {
+			return err
+		}
+		start, err := l.log.Start(ctx)
+		if err != nil {
+			return err
+		}
+		l.position, err = l.store.Claim(ctx, l.tp, cluster, start)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	next = l.position.NextOffset
+	l.breaker = breaker{limits: l.limits.breaker, below: l.position.BreakerBelow}
+	l.mu.Lock()
+	l.shown = trouble{l.position.State, l.position.StateReason}
+	l.mu.Unlock()
+	l.progress.update(func(p *progress) { p.Applied, p.Pending, p.flight = next, 0, nil })
+	l.settle("claim")
+
+	// 2. Take the publishing over, and publish what is pending. From here on
+	// the last owner can publish nothing either. Crash: what was published is
+	// below the marker, the rest is still pending.
+	var pending []handlers.OutboxEntry
+	err = l.attempt(ctx, "publish", func(ctx context.Context) (err error) {
+		pending, err = l.store.Pending(ctx, l.tp)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := l.publish(ctx, pending); err != nil {
+		return 0, err
+	}
+	l.published.Store(next)
+	l.progress.update(func(p *progress) { p.Published = next })
+	if len(pending) > 0 {
+		l.logger.Info().Int("entries", len(pending)).Int64("from", pending[0].From).Int64("to", next).Msg("published what the last owner had left")
+		if err := l.attempt(ctx, "publish", func(ctx context.Context) error { return l.drop(ctx) }); err != nil {
+			return 0, err
+		}
+	}
+	if through := l.announced.Load(); through > next {
+		// The database has gone back (a failover lost commits), or an operator
+		// has set it back: those rows are applied again, and not published again.
+		l.trouble("behind", handlers.DatabaseBehind,
+			fmt.Sprintf("outputs are published up to offset %d, and the database stands at %d: what is between is applied without being published again", through, next))
+		l.logger.Warn().Int64("published", through).Int64("position", next).Msg("more was published than the database knows of")
+	}
+
+	// 3. Commit the group's offset, for people.
+	err = l.attempt(ctx, "commit", func(ctx context.Context) error {
+		to, moved, err := l.offsets.Moved(ctx, l.tp)
+		if err != nil {
+			return err
+		}
+		if moved && to != next {
+			l.metrics.moved.WithLabelValues(l.tp.Topic).Inc()
+			l.logger.Warn().Int64("offset", to).Int64("position", next).
+				Msg("somebody has moved the group's offset: it decides nothing here, `learnsink position set` does")
+		}
+		return l.offsets.Commit(ctx, l.tp, next, l.position.Epoch)
+	})
+	if err != nil {
+		return 0, err
+	}
+	l.progress.update(func(p *progress) { p.Committed = next })
+	if l.position.State.Held() {
+		return 0, handlers.ErrHeld
+	}
+	return next, nil
+}
+
+// batch is a run of offsets on its way.
+type batch struct {
+	source   *handlers.Source
+	from, to int64
+	records  []handlers.Record
+	bytes    int
+}
+
+// turn lets the batches of a partition pass the stages with an effect one by
+// one and in order. Each channel is closed when its batch has left the stage.
+type turn struct {
+	applied, published, committed chan struct{}
+}
+
+func newTurn() *turn {
+	return &turn{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+}
+
+func (t *turn) pass() {
+	close(t.applied)
+	close(t.published)
+	close(t.committed)
+}
+
+func await(ctx context.Context, turn <-chan struct{}) error {
+	select {
+	case <-turn:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// travel is the road of one batch, all of it, in the order of its effects.
+// Batches overlap (the next one decodes and asks for facts while this one is
+// applied and the one before is published), but each stage with an effect is
+// passed in the order of the log.
+//
+// It returns nil once the batch is committed, and an error only where the
+// whole lease has to end; a batch that is waiting for machinery waits here.
+func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error {
+	// 1. Decode. No effect. A crash up to step 4 leaves nothing: whoever
+	// claims the partition reads the same offsets again and decides the same.
+	took := l.metrics.stage("decode")
+	rules := l.source.Rules
+	rows := make([]handlers.Row, len(b.records))
+	refs := handlers.NewReferences()
+	now := time.Now() // the event's time where the record has none
+	for i := range b.records {
+		b.records[i].Incarnation = l.position.Incarnation
+		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, now)
+		rows[i] = rules.Decode(&b.records[i], at)
+		rows[i].Refer(refs)
+	}
+	decoding := took()
+
+	// 2. Facts. No effect. Without a catalogue the partition waits here.
+	took = l.metrics.stage("facts")
+	var facts *handlers.Facts
+	ask := func(ctx context.Context) (err error) {
+		facts, err = l.store.Facts(ctx, refs)
+		return err
+	}
+	if err := l.attempt(ctx, "facts", ask); err != nil {
+		return err
+	}
+	asking := took()
+
+	// 3. Decide. No effect. Decisions rest on the rows and the facts alone,
+	// so they can be made again whenever they have to be. What the marker says
+	// is published already makes no outputs.
+	took = l.metrics.stage("decide")
+	var payload []byte
+	ignored := 0
+	decide := func() *handlers.Batch {
+		decided := &handlers.Batch{
+			Source: l.source, Partition: l.tp.Partition, Epoch: l.position.Epoch, From: b.from, To: b.to,
+			Round: l.position.Round, Incarnation: l.position.Incarnation, Anchor: anchorOf(b.records),
+			Decisions: make([]handlers.Decision, 0, len(rows)), FactsVersion: facts.Version,
+		}
+		ignored = 0
+		for i := range rows {
+			if d := rules.Decide(&rows[i], facts); d.Verdict == handlers.Ignored {
+				ignored++ // an offset without a row
+			} else {
+				decided.Decisions = append(decided.Decisions, d)
+			}
+		}
+		decided.Encode = func(settled []handlers.Decision) (_ []byte, err error) {
+			outputs := make([]output, 0, len(settled))
+			rejectedAt := time.Now()
+			silent := l.announced.Load()
+			for i := range settled {
+				if settled[i].Record.Offset < silent {
+					continue
+				}
+				if o, ok := settled[i].Output(l.source, rejectedAt); ok {
+					outputs = append(outputs, ladder(o, l.comfortable(o.Topic)))
+				}
+			}
+			payload, err = encodePayload(outputs, l.codec)
+			return payload, err
+		}
+		return decided
+	}
+	decided := decide()
+	deciding := took()
+
+	// 4. Apply: one transaction moves the position and writes rows,
+	// rejections, ledger and outbox. Crash before its commit: nothing has
+	// happened. Crash after it: the outbox has the outputs, and the next
+	// owner publishes them. A commit whose reply is lost is found out by the
+	// store, or shows as ErrMoved: the claim then reads where it stands. A
+	// flood of rejections or deletions stops here, before it has an effect.
+	if err := await(ctx, before.applied); err != nil {
+		return err
+	}
+	took = l.metrics.stage("apply")
+	err := l.attempt(ctx, "apply", func(ctx context.Context) error {
+		for {
+			if decided == nil {
+				decided = decide() // the last attempt has settled its decisions
+			}
+			if reason, flood := l.breaker.trips(decided.Decisions); flood {
+				return l.trip(ctx, reason)
+			}
+			attempted := decided
+			decided, payload = nil, nil
+			attempted.Published = l.published.Load()
+			err := l.store.Apply(ctx, attempted)
+			if err == nil {
+				decided = attempted
+				return nil
+			}
+			if !errors.Is(err, handlers.ErrStaleFacts) {
+				return err
+			}
+			if err := ask(ctx); err != nil { // the catalogue has changed meanwhile
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	applying := took()
+	l.dropped.Store(max(l.dropped.Load(), decided.Published))
+	l.breaker.passed(decided.Decisions)
+	l.progress.arrived(b.to)
+	l.progress.update(func(p *progress) { p.Pending++ })
+	if b.from < l.announced.Load() && b.to >= l.announced.Load() {
+		l.settle("behind")
+	}
+	accepted, rejected := l.metrics.applied(b, decided.Decisions, ignored)
+	l.metrics.absences(string(rules.Action()), rows)
+	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: payload})
+	close(mine.applied)
+
+	// 5. Publish what is waiting: this batch's outbox entry, and those of the
+	// batches that were applied meanwhile, together and with the marker. Crash
+	// before or amid it: the entries are pending, and the next owner publishes
+	// all of them. Crash after it: the next owner finds them below the marker.
+	if err := await(ctx, before.published); err != nil {
+		return err
+	}
+	took = l.metrics.stage("publish")
+	if entries := l.queue(); len(entries) > 0 { // else the batch before has taken ours along
+		if err := l.publish(ctx, entries); err != nil {
+			return err
+		}
+		// Only now may the entries be dropped: with the next apply, or after a
+		// second of quiet. Crash before that: they are below the marker.
+		l.published.Store(entries[len(entries)-1].To)
+	}
+	publishing := took()
+	l.progress.update(func(p *progress) {
+		p.Published = l.published.Load()
+		p.Pending--
+	})
+	close(mine.published)
+
+	// 6. Commit the group's offset, for people and lag tools. Crash before
+	// it: they see an older offset until the partition is claimed again.
+	if err := await(ctx, before.committed); err != nil {
+		return err
+	}
+	took = l.metrics.stage("commit")
+	err = l.attempt(ctx, "commit", func(ctx context.Context) error {
+		return l.offsets.Commit(ctx, l.tp, b.to, l.position.Epoch)
+	})
+	if err != nil {
+		return err
+	}
+	committing := took()
+	l.progress.update(func(p *progress) { p.Committed = b.to })
+	close(mine.committed)
+
+	level := zerolog.DebugLevel
+	if len(b.records) > 0 {
+		level = zerolog.InfoLevel
+	}
+	l.logger.WithLevel(level).Int64("from", b.from).Int64("to", b.to).
+		Int("accepted", accepted).Int("rejected", rejected).Int64("skipped", b.to-b.from-int64(accepted+rejected)).
+		Dur("decode", decoding).Dur("facts", asking).Dur("decide", deciding).
+		Dur("apply", applying).Dur("publish", publishing).Dur("commit", committing).Msg("batch")
+	return nil
+}
+
+// enqueue adds the entry of a batch that has been applied.
+func (l *lease) enqueue(e handlers.OutboxEntry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = append(l.waiting, e)
+}
+
+// queue returns the entries that wait, and empties the queue.
+func (l *lease) queue() []handlers.OutboxEntry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	entries := l.waiting
+	l.waiting = nil
+	return entries
+}
+
+// publish publishes entries, each once. Whenever it is uncertain what has been
+// published (at first, and after any error), the publishing is taken over
+// anew, and then the marker says it.
+func (l *lease) publish(ctx context.Context, entries []handlers.OutboxEntry) error {
+	return l.attempt(ctx, "publish", func(ctx context.Context) error {
+		if !l.session {
+			if err := l.resume(ctx, entries); err != nil {
+				return err
+			}
+		}
+		rest := slices.DeleteFunc(slices.Clone(entries), func(e handlers.OutboxEntry) bool {
+			return len(e.Payload) == 0 || e.To <= l.announced.Load()
+		})
+		if len(rest) == 0 {
+			return nil
+		}
+		l.session = false
+		if err := l.publisher.Publish(ctx, rest); err != nil {
+			return err
+		}
+		l.session = true
+		l.announced.Store(rest[len(rest)-1].To)
+		return nil
+	})
+}
+
+// resume takes the publishing over and finds out how far it has come.
+func (l *lease) resume(ctx context.Context, entries []handlers.OutboxEntry) error {
+	// A zombie that wakes here must not fence its successor off. (Should it
+	// lose the race, its successor does the same again: no harm but the wait.)
+	if err := l.owned(l.store.Published(ctx, l.tp, l.position.Epoch, 0)); err != nil {
+		return err
+	}
+	marker, err := l.publisher.Begin(ctx, l.position.Round)
+	if err != nil {
+		return err
+	}
+	if marker.Round > l.position.Round {
+		// Somebody has claimed the partition since, and published; or the
+		// database has gone back to before an operator set the position.
+		if err := l.owned(l.store.Published(ctx, l.tp, l.position.Epoch, 0)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !marker.Known && len(entries) > 0:
+		// It was never written, or Kafka has let it expire.
+		if marker.Through, err = l.publisher.Find(ctx, entries); err != nil {
+			return err
+		}
+	case marker.Round < l.position.AnnouncedSince:
+		marker.Through = 0 // an operator wants what it speaks of published again
+	}
+	l.announced.Store(max(l.announced.Load(), marker.Through))
+	l.session = true
+	return nil
+}
+
+// owned lets pass that a partition is held: what was applied is published all
+// the same.
+func (l *lease) owned(err error) error {
+	if errors.Is(err, handlers.ErrHeld) {
+		return nil
+	}
+	return err
+}
+
+// drop takes the published entries out of the outbox, where the next batch
+// has not done so. Whatever stays is below the marker, and dropped by the next
+// owner.
+func (l *lease) drop(ctx context.Context) error {
+	through := l.published.Load()
+	if err := l.owned(l.store.Published(ctx, l.tp, l.position.Epoch, through)); err != nil {
+		return err
+	}
+	l.dropped.Store(through)
+	return nil
+}
+
+// tidy drops what has been published and looks whether the partition is still
+// ours to work on: ErrFenced and ErrHeld say no. Machinery that is away is no
+// error here.
+func (l *lease) tidy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	through := l.published.Load()
+	err := l.store.Published(ctx, l.tp, l.position.Epoch, through)
+	switch {
+	case errors.Is(err, handlers.ErrFenced):
+		return err
+	case errors.Is(err, handlers.ErrHeld):
+		l.dropped.Store(through)
+		return err
+	case err == nil:
+		l.dropped.Store(through)
+	}
+	return nil
+}
+
+// rest waits while a stopped partition stands as it does: until it is held no
+// longer, or is held by now, or somebody has claimed it.
+func (l *lease) rest(ctx context.Context) {
+	if l.position.Epoch == 0 { // it could not be claimed
+		pause(ctx, l.limits.reclaim)
+		return
+	}
+	held := l.position.State.Held()
+	for pause(ctx, l.limits.quiet) {
+		err := l.store.Published(ctx, l.tp, l.position.Epoch, 0)
+		switch {
+		case errors.Is(err, handlers.ErrFenced), errors.Is(err, handlers.ErrHeld) && !held, err == nil && held:
+			return
+		}
+	}
+}
+
+// trip has the breaker stop the partition, for an operator to let it on.
+func (l *lease) trip(ctx context.Context, reason string) error {
+	if err := l.store.SetState(ctx, l.tp, l.position.Epoch, handlers.Breaker, reason); err != nil {
+		return err
+	}
+	return handlers.ErrHeld
+}
