@@ -31,7 +31,7 @@ type config struct {
 	BatchRows       int
 	BatchBytes      int
 	BatchLinger     time.Duration
-	Breaker         string
+	Breaker         consumer.Breaker
 	HTTP            string // address, or off
 	Metrics         string // address, or off
 	Retention       time.Duration
@@ -40,6 +40,7 @@ type config struct {
 
 	path         string            // of the file; "" = none
 	tls          string            // on, off or "": on if another setting of tls is there
+	breaker      string            // on or off
 	passwordFile string            // sasl.passwordFile
 	origins      map[string]string // for each setting that is not a default: where it was said
 	sources      []sourceText      // the sources as they were written
@@ -60,12 +61,13 @@ func defaults() *config {
 		Group:           "learnsink",
 		AcceptedTopic:   "learning.accepted",
 		DeadLetterTopic: "learning.dead-letter",
-		Publish:         "at-least-once",
+		Publish:         string(consumer.Transactional),
 		SessionTimeout:  10 * time.Second,
 		BatchRows:       2000,
 		BatchBytes:      4 << 20,
 		BatchLinger:     5 * time.Millisecond,
-		Breaker:         "off",
+		Breaker:         consumer.Breaker{Rejected: 0.5, Deleted: 0.2, Window: 1000},
+		breaker:         "on",
 		HTTP:            "127.0.0.1:8080",
 		Metrics:         "off",
 		Retention:       90 * 24 * time.Hour,

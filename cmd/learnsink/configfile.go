@@ -177,8 +177,8 @@ func (c *config) readMapping(d *document, mapping *yaml.Node, path string) {
 		switch {
 		case inner && value.Kind == yaml.MappingNode:
 			c.readMapping(d, value, name+".")
-		case name == "tls" && value.Kind == yaml.ScalarNode: // tls: on
-			c.readScalar(d, "tls.enabled", value)
+		case (name == "tls" || name == "breaker") && value.Kind == yaml.ScalarNode: // tls: on, breaker: off
+			c.readScalar(d, name+".enabled", value)
 		case inner:
 			d.fault(value, "%s: a mapping is expected here", name)
 		case at < 0:
@@ -191,8 +191,6 @@ func (c *config) readMapping(d *document, mapping *yaml.Node, path string) {
 				}
 			}
 			d.faults = append(d.faults, c.set(all[at], fmt.Sprintf("%s:%d", d.path, key.Line), strings.Join(brokers, ","))...)
-		case name == "breaker" && value.Kind == yaml.MappingNode:
-			d.fault(key, "breaker: %v", breaker(""))
 		default:
 			c.readScalar(d, name, value)
 		}

@@ -67,7 +67,10 @@ func (c *config) consumer() consumer.Config {
 	if linger == 0 {
 		linger = -1 // not at all: the consumer's 0 is its default
 	}
+	breaker := c.Breaker
+	breaker.Off = c.breaker == "off"
 	return consumer.Config{
+		Breaker:    breaker,
 		Connection: c.Kafka,
 		Group:      c.Group,
 		Sources:    c.Sources,

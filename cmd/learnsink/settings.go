@@ -34,12 +34,15 @@ func settings() []setting {
 		text("group", "LEARNSINK_GROUP", func(c *config) *string { return &c.Group }, noBlank),
 		text("acceptedTopic", "LEARNSINK_ACCEPTED_TOPIC", func(c *config) *string { return &c.AcceptedTopic }, topicName),
 		text("deadLetterTopic", "LEARNSINK_DEAD_LETTER_TOPIC", func(c *config) *string { return &c.DeadLetterTopic }, topicName),
-		text("publish", "", func(c *config) *string { return &c.Publish }, publishMode),
+		text("publish", "", func(c *config) *string { return &c.Publish }, oneOf(string(consumer.Transactional), string(consumer.AtLeastOnce))),
 		period("sessionTimeout", time.Second, 5*time.Minute, func(c *config) *time.Duration { return &c.SessionTimeout }),
 		number("batch.rows", 1, 100_000, func(c *config) *int { return &c.BatchRows }),
 		number("batch.bytes", 1<<10, 1<<28, func(c *config) *int { return &c.BatchBytes }),
 		period("batch.linger", 0, 10*time.Second, func(c *config) *time.Duration { return &c.BatchLinger }),
-		text("breaker", "", func(c *config) *string { return &c.Breaker }, breaker),
+		text("breaker.enabled", "", func(c *config) *string { return &c.breaker }, onOff),
+		share("breaker.rejected", func(c *config) *float64 { return &c.Breaker.Rejected }),
+		share("breaker.deleted", func(c *config) *float64 { return &c.Breaker.Deleted }),
+		number("breaker.window", 1, 1_000_000, func(c *config) *int { return &c.Breaker.Window }),
 		text("http", "LEARNSINK_HTTP", func(c *config) *string { return &c.HTTP }, listenAddress),
 		text("metrics", "LEARNSINK_METRICS", func(c *config) *string { return &c.Metrics }, listenAddress),
 		period("retention", time.Hour, 100*365*24*time.Hour, func(c *config) *time.Duration { return &c.Retention }),
@@ -72,6 +75,22 @@ func text(key, env string, field func(*config) *string, check func(string) error
 		key: key, env: env,
 		set: func(c *config, text string) error { *field(c) = text; return check(text) },
 		get: func(c *config) string { return *field(c) },
+	}
+}
+
+// share reads a part of 1: more than 0, so that something may pass.
+func share(key string, field func(*config) *float64) setting {
+	return setting{
+		key: key,
+		set: func(c *config, text string) error {
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil || !(n > 0 && n <= 1) {
+				return fmt.Errorf("%q is not a share: a number above 0, at most 1", text)
+			}
+			*field(c) = n
+			return nil
+		},
+		get: func(c *config) string { return strconv.FormatFloat(*field(c), 'g', -1, 64) },
 	}
 }
 
@@ -192,20 +211,6 @@ func topicName(text string) error {
 		return fmt.Errorf("%q is no topic name: letters, digits, '.', '_' and '-', at most 249", text)
 	}
 	return nil
-}
-
-func publishMode(text string) error {
-	if text == "transactional" {
-		return errors.New("transactional is not there yet: say at-least-once; outputs keep their ids, so that readers can drop repeats")
-	}
-	return oneOf("at-least-once")(text)
-}
-
-func breaker(text string) error {
-	if text == "off" {
-		return nil
-	}
-	return errors.New("is not there yet: say off, or leave it out")
 }
 
 func onOff(text string) error { return oneOf("on", "off")(text) }

@@ -127,12 +127,36 @@ func (s start) offsets(ctx context.Context, client *consumer.Client, topic strin
 		case 'e':
 			from[p] = end
 		case '-':
-			from[p] = max(first[p], end-s.back)
+			if from[p], err = lastOf(ctx, client, topic, p, first[p], end, s.back); err != nil {
+				return nil, err
+			}
 		case 'n':
 			from[p] = max(first[p], s.at)
 		}
 	}
 	return from, nil
+}
+
+// lastOf returns the offset of the n-th record before end. Offsets hold other
+// things than records too (every transaction ends with a marker), so it looks
+// further back until there are enough.
+func lastOf(ctx context.Context, client *consumer.Client, topic string, partition int, first, end, n int64) (int64, error) {
+	for span := n; ; span *= 2 {
+		from := max(first, end-span)
+		var there []int64
+		err := client.ReadRange(ctx, topic, partition, from, end, func(r *handlers.Record) error {
+			there = append(there, r.Offset)
+			return nil
+		})
+		switch {
+		case err != nil:
+			return 0, err
+		case int64(len(there)) >= n && n > 0:
+			return there[int64(len(there))-n], nil
+		case from == first, n <= 0:
+			return from, nil
+		}
+	}
 }
 
 // tail prints records of several partitions as they come.
