@@ -42,17 +42,17 @@ SELECT topic, partition, least(before, from_offset), greatest(before, from_offse
   CASE WHEN first THEN 'the ledger does not begin where the position does'
        WHEN before < from_offset THEN 'the ledger has a gap' ELSE 'the ledger counts offsets twice' END
 FROM (
-  SELECT g.topic, g.partition, g.from_offset,
-    coalesce(lag(g.to_offset) OVER w, p.first_offset) AS before, lag(g.to_offset) OVER w IS NULL AS first
+  SELECT g.topic, g.partition, g.from_offset, lag(g.to_offset) OVER w IS NULL AS first,
+    coalesce(lag(g.to_offset) OVER w, CASE WHEN g.round = p.round THEN p.first_offset ELSE g.from_offset END) AS before
   FROM learnsink.ledger g LEFT JOIN learnsink.position p USING (topic, partition)
-  WINDOW w AS (PARTITION BY g.topic, g.partition ORDER BY g.from_offset)) lines
+  WINDOW w AS (PARTITION BY g.topic, g.partition, g.round ORDER BY g.from_offset)) lines
 WHERE before <> from_offset
 ORDER BY 1, 2, 3`
 
 	auditLedgerEnds = `
 SELECT topic, partition, least(coalesce(max(g.to_offset), p.first_offset), p.next_offset), greatest(coalesce(max(g.to_offset), p.first_offset), p.next_offset),
   'the ledger does not end where the position is'
-FROM learnsink.position p LEFT JOIN learnsink.ledger g USING (topic, partition)
+FROM learnsink.position p LEFT JOIN learnsink.ledger g USING (topic, partition, round)
 GROUP BY topic, partition, p.first_offset, p.next_offset HAVING coalesce(max(g.to_offset), p.first_offset) <> p.next_offset
 UNION ALL
 SELECT topic, partition, min(from_offset), max(to_offset), 'the ledger knows a partition that has no position'
@@ -60,11 +60,24 @@ FROM learnsink.ledger g WHERE NOT EXISTS (SELECT FROM learnsink.position p WHERE
 GROUP BY topic, partition
 ORDER BY 1, 2`
 
+	auditLedgerRounds = `
+SELECT topic, partition, from_offset, to_offset, CASE
+  WHEN g.round > p.round OR g.incarnation > p.incarnation THEN 'the ledger line is of a round that the position does not know'
+  WHEN superseded THEN 'the ledger line counts no longer, and is of the round that stands'
+  ELSE 'the ledger line still counts, and a later round counts its offsets again' END
+FROM (
+  SELECT *, NOT superseded AND round < max(round) FILTER (WHERE NOT superseded)
+    OVER (PARTITION BY topic, partition, incarnation ORDER BY from_offset, round) AS outdated
+  FROM learnsink.ledger) g JOIN learnsink.position p USING (topic, partition)
+WHERE g.round > p.round OR g.incarnation > p.incarnation OR superseded AND g.round = p.round OR outdated
+   OR NOT superseded AND g.round < p.round AND g.incarnation = p.incarnation AND g.from_offset >= p.first_offset
+ORDER BY 1, 2, 3`
+
 	auditLedgerSums = `
 SELECT topic, partition, p.first_offset, p.next_offset,
   format('the ledger counts accepted %s, rejected %s, skipped %s, the position %s, %s, %s',
     sum(g.accepted), sum(g.rejected), sum(g.skipped), p.accepted, p.rejected, p.skipped)
-FROM learnsink.position p JOIN learnsink.ledger g USING (topic, partition)
+FROM learnsink.position p JOIN learnsink.ledger g USING (topic, partition, round)
 GROUP BY topic, partition, p.first_offset, p.next_offset, p.accepted, p.rejected, p.skipped
 HAVING (sum(g.accepted), sum(g.rejected), sum(g.skipped)) <> (p.accepted, p.rejected, p.skipped)
 ORDER BY 1, 2`
@@ -77,27 +90,37 @@ WHERE from_offset + accepted + rejected + skipped <> to_offset
    OR accepted + rejected <> (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c)
 ORDER BY 1, 2, 3`
 
-	// Lines are looked at one by one only where a partition's sum is wrong.
+	// Lines are looked at one by one only where a partition's sum is wrong, or
+	// cannot be told: of a line that a later round has cut, some rejections
+	// are that round's.
 	auditRejections = `
-WITH kept AS (SELECT topic, partition, from_offset, to_offset, rejected FROM learnsink.ledger WHERE applied_at >= $1),
+WITH standing AS (` + standing + `),
+kept AS (SELECT * FROM standing WHERE applied_at >= $1),
 wrong AS (
-  SELECT topic, partition FROM kept k GROUP BY topic, partition
-  HAVING sum(rejected) <> (SELECT count(*) FROM learnsink.rejection r
-    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.source_offset >= min(k.from_offset)))
-SELECT k.topic, k.partition, k.from_offset, k.to_offset, format('%s rows were rejected, %s rejections are stored', k.rejected, r.n)
-FROM kept k JOIN wrong USING (topic, partition)
+  SELECT topic, partition, incarnation FROM kept k GROUP BY topic, partition, incarnation
+  HAVING bool_or(end_offset < to_offset) OR sum(rejected) <> (SELECT count(*) FROM learnsink.rejection r
+    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation AND r.source_offset >= min(k.from_offset)))
+SELECT k.topic, k.partition, k.from_offset, k.end_offset, format('%s rows were rejected, %s rejections are stored', k.rejected, r.n)
+FROM kept k JOIN wrong USING (topic, partition, incarnation)
 CROSS JOIN LATERAL (SELECT count(*) AS n FROM learnsink.rejection r
-  WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.source_offset >= k.from_offset AND r.source_offset < k.to_offset) r
-WHERE k.rejected <> r.n
+  WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation
+    AND r.source_offset >= k.from_offset AND r.source_offset < k.end_offset) r
+WHERE r.n NOT BETWEEN k.rejected - (k.to_offset - k.end_offset) AND k.rejected
 UNION ALL
 SELECT r.source_topic, r.source_partition, r.source_offset, r.source_offset + 1, 'a rejection is stored that no batch speaks of'
-FROM learnsink.rejection r LEFT JOIN learnsink.position p ON (p.topic, p.partition) = (r.source_topic, r.source_partition)
-WHERE p.topic IS NULL OR r.source_offset < p.first_offset OR r.source_offset >= p.next_offset
+FROM learnsink.rejection r
+LEFT JOIN (
+  SELECT topic, partition, incarnation, min(low) AS low, max(high) AS high FROM (
+    SELECT topic, partition, incarnation, from_offset AS low, end_offset AS high FROM standing
+    UNION ALL SELECT topic, partition, incarnation, first_offset, next_offset FROM learnsink.position) judged
+  GROUP BY 1, 2, 3) g ON (g.topic, g.partition, g.incarnation) = (r.source_topic, r.source_partition, r.incarnation)
+WHERE g.topic IS NULL OR r.source_offset < g.low OR r.source_offset >= g.high
 ORDER BY 1, 2, 3`
 
 	auditOutbox = `
 SELECT o.topic, o.partition, o.from_offset, o.to_offset, 'the outbox speaks of offsets that no batch does'
-FROM learnsink.outbox o LEFT JOIN learnsink.ledger g USING (topic, partition, from_offset)
+FROM learnsink.outbox o LEFT JOIN learnsink.position p USING (topic, partition)
+LEFT JOIN learnsink.ledger g ON (g.topic, g.partition, g.round, g.from_offset) = (o.topic, o.partition, p.round, o.from_offset)
 WHERE g.to_offset IS DISTINCT FROM o.to_offset
 ORDER BY 1, 2, 3`
 
@@ -108,11 +131,11 @@ ORDER BY 1, 2, 3`
 )
 
 // Audit proves the books, in one snapshot of the database: every position
-// sums up; the lines of the ledger follow each other without a gap up to it,
-// and sum up to it; every rejection that was counted has its row, and none has
-// one that was not. It returns what it finds wrong. That every outcome is in
-// the topics, once, is for the reader of the topics to prove (RejectedOffsets,
-// Ledger).
+// sums up; the ledger's lines of its round follow each other without a gap up
+// to it, and sum up to it; what an operator has set it back over counts once;
+// every rejection that was counted has its row, and none has one that was not.
+// It returns what it finds wrong. That every outcome is in the topics, once,
+// is for the reader of the topics to prove (RejectedOffsets, Ledger).
 func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding, err error) {
 	defer wrap(&err, "audit")
 	since := time.Time{} // year 1: before every line
@@ -120,7 +143,7 @@ func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding
 		since = time.Now().Add(-opt.Retention)
 	}
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerSums, auditLedgerLines, auditRejections, auditOutbox, auditTracking} {
+		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditOutbox, auditTracking} {
 			var args []any
 			if query == auditRejections {
 				args = []any{since}
@@ -142,39 +165,78 @@ func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding
 	return findings, err
 }
 
-// RejectedOffsets returns the source offsets of the stored rejections of a
-// partition within [from, to), in order.
-func (s *Store) RejectedOffsets(ctx context.Context, tp handlers.TopicPartition, from, to int64) (_ []int64, err error) {
+// Log is one log of a topic's name: what its offsets mean.
+type Log struct {
+	handlers.TopicPartition
+	Incarnation int
+}
+
+// RejectedOffsets returns the source offsets of the stored rejections of a log
+// within [from, to), in order.
+func (s *Store) RejectedOffsets(ctx context.Context, log Log, from, to int64) (_ []int64, err error) {
 	defer wrap(&err, "read the rejections")
 	rows, err := s.pool.Query(ctx, `SELECT source_offset FROM learnsink.rejection
-		WHERE source_topic = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4 ORDER BY 1`, tp.Topic, tp.Partition, from, to)
+		WHERE source_topic = $1 AND source_partition = $2 AND incarnation = $3 AND source_offset >= $4 AND source_offset < $5 ORDER BY 1`,
+		log.Topic, log.Partition, log.Incarnation, from, to)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[int64])
 }
 
-// LedgerLine is one applied batch.
+// standing are the ledger lines that count, each up to where a later round
+// begins to count again (end_offset).
+const standing = `
+SELECT g.*, least(g.to_offset, lead(g.from_offset) OVER w, CASE WHEN g.incarnation = p.incarnation AND g.round < p.round THEN p.first_offset END) AS end_offset
+FROM learnsink.ledger g LEFT JOIN learnsink.position p USING (topic, partition)
+WHERE NOT g.superseded
+WINDOW w AS (PARTITION BY g.topic, g.partition, g.incarnation ORDER BY g.from_offset, g.round)`
+
+// LedgerLine is one applied batch, or a run of offsets that an operator has skipped.
 type LedgerLine struct {
-	From, To                    int64 // source offsets [From, To)
+	From, To int64 // source offsets [From, To)
+	// End is To, or where a later round begins to count again: the counts are
+	// of [From, To), the line speaks for [From, End).
+	End                         int64
 	Accepted, Rejected, Skipped int64
 	AppliedAt                   time.Time
-	Rules                       string // the hash of the settings it was decided by
+	Rules                       string // the hash of the settings it was decided by; "" of skipped offsets
 }
 
-// Ledger returns a partition's ledger lines that overlap [from, to), in order.
-func (s *Store) Ledger(ctx context.Context, tp handlers.TopicPartition, from, to int64) (_ []LedgerLine, err error) {
+// Ledger hands the ledger lines of a log that count, and speak for offsets
+// within [from, to), to fn in order.
+func (s *Store) Ledger(ctx context.Context, log Log, from, to int64, fn func(LedgerLine) error) (err error) {
 	defer wrap(&err, "read the ledger")
-	rows, err := s.pool.Query(ctx, `SELECT from_offset, to_offset, accepted, rejected, skipped, applied_at, rules FROM learnsink.ledger
-		WHERE topic = $1 AND partition = $2 AND to_offset > $3 AND from_offset < $4 ORDER BY 1`, tp.Topic, tp.Partition, from, to)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l LedgerLine, err error) {
-		err = row.Scan(&l.From, &l.To, &l.Accepted, &l.Rejected, &l.Skipped, &l.AppliedAt, &l.Rules)
-		l.AppliedAt = l.AppliedAt.UTC()
-		return l, err
+	return s.reading(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT from_offset, to_offset, end_offset, accepted, rejected, skipped, applied_at, rules FROM (`+standing+`) AS g
+			WHERE topic = $1 AND partition = $2 AND incarnation = $3 AND end_offset > $4 AND from_offset < $5 ORDER BY from_offset`,
+			log.Topic, log.Partition, log.Incarnation, from, to)
+		if err != nil {
+			return err
+		}
+		var l LedgerLine
+		_, err = pgx.ForEachRow(rows, []any{&l.From, &l.To, &l.End, &l.Accepted, &l.Rejected, &l.Skipped, &l.AppliedAt, &l.Rules}, func() error {
+			l.AppliedAt = l.AppliedAt.UTC()
+			return fn(l)
+		})
+		return err
 	})
+}
+
+// JudgedSince returns the first offset of a log that was judged since a time,
+// as it stands; all behind it were too. False: none was.
+func (s *Store) JudgedSince(ctx context.Context, log Log, since time.Time) (offset int64, ok bool, err error) {
+	defer wrap(&err, "read the ledger")
+	var first *int64
+	err = s.reading(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT min(from_offset) FROM learnsink.ledger
+			WHERE topic = $1 AND partition = $2 AND incarnation = $3 AND applied_at >= $4 AND NOT superseded`,
+			log.Topic, log.Partition, log.Incarnation, since).Scan(&first)
+	})
+	if err != nil || first == nil {
+		return 0, false, err
+	}
+	return *first, true, nil
 }
 
 // CatalogueStatus is what catalogue is loaded.

@@ -21,12 +21,12 @@ func TestAudit(t *testing.T) {
 		}
 	}
 	w.audit()
-	tp := handlers.TopicPartition{Topic: src.Topic, Partition: 1}
-	if got, err := w.RejectedOffsets(t.Context(), tp, 2, 8); err != nil || !slices.Equal(got, []int64{4, 7}) {
+	log := store.Log{TopicPartition: handlers.TopicPartition{Topic: src.Topic, Partition: 1}, Incarnation: 1}
+	if got, err := w.RejectedOffsets(t.Context(), log, 2, 8); err != nil || !slices.Equal(got, []int64{4, 7}) {
 		t.Errorf("rejected offsets: %v, %v", got, err)
 	}
-	if got, err := w.Ledger(t.Context(), tp, 3, 4); err != nil || len(got) != 1 || got[0].From != 2 || got[0].To != 5 || got[0].Skipped != 1 {
-		t.Errorf("ledger: %+v, %v", got, err)
+	if got := w.ledger(log, 3, 4); len(got) != 1 || got[0].From != 2 || got[0].To != 5 || got[0].End != 5 || got[0].Skipped != 1 {
+		t.Errorf("ledger: %+v", got)
 	}
 	w.exec(`ALTER TABLE learnsink.position DROP CONSTRAINT position_sum`)
 
@@ -77,4 +77,47 @@ func TestAudit(t *testing.T) {
 			t.Errorf("for ever: found %v, %v", findings, err)
 		}
 	})
+}
+
+// What operators have set back, or onto another log, is proved as well.
+func TestAuditAcrossRounds(t *testing.T) {
+	w := newWorld(t)
+	o := w.claim(w.Store, source(t, handlers.Tracking), 0)
+	o.three()
+	o.set(store.Silent, 4) // amid the batch of offsets 3 to 6
+	o.three()
+	o.set(store.NewLog, 0)
+	o.three()
+	w.audit()
+
+	for _, c := range []struct{ fault, plant, repair, want string }{
+		{"a line that counts although a later round counts it again", `UPDATE learnsink.ledger SET superseded = false WHERE (round, from_offset) = (1, 6)`,
+			`UPDATE learnsink.ledger SET superseded = true WHERE (round, from_offset) = (1, 6)`, "learning.tracking/0 offsets 6 to 9: the ledger line still counts"},
+		{"a line of the round that stands and does not count", `UPDATE learnsink.ledger SET superseded = true WHERE (round, from_offset) = (3, 3)`,
+			`UPDATE learnsink.ledger SET superseded = false WHERE (round, from_offset) = (3, 3)`, "learning.tracking/0 offsets 3 to 6: the ledger line counts no longer"},
+		{"a line of a round that nobody began", `UPDATE learnsink.ledger SET round = 9 WHERE (round, from_offset) = (3, 6)`,
+			`UPDATE learnsink.ledger SET round = 3 WHERE (round, from_offset) = (9, 6)`, "learning.tracking/0 offsets 6 to 9: the ledger line is of a round that the position does not know"},
+		{"a line of an earlier round gone", `CREATE TABLE kept AS SELECT * FROM learnsink.ledger WHERE (round, from_offset) = (2, 7); DELETE FROM learnsink.ledger WHERE (round, from_offset) = (2, 7)`,
+			`INSERT INTO learnsink.ledger SELECT * FROM kept; DROP TABLE kept`, "learning.tracking/0 offsets 7 to 10: the ledger has a gap"},
+		{"a rejection of the log before gone", `CREATE TABLE kept AS SELECT * FROM learnsink.rejection WHERE id = 'learning.tracking-0-8'; DELETE FROM learnsink.rejection WHERE id = 'learning.tracking-0-8'`,
+			`INSERT INTO learnsink.rejection SELECT * FROM kept; DROP TABLE kept`, "learning.tracking/0 offsets 7 to 10: 1 rows were rejected, 0 rejections are stored"},
+		{"a rejection too many where a batch is cut", `INSERT INTO learnsink.rejection (id, action, codes, errors, headers, source_topic, source_partition, source_offset, event_at, rules)
+			SELECT 'more-' || n, 'tracking', '{}', '[]', '[]', 'learning.tracking', 0, 3, now(), '' FROM generate_series(1, 2) n`,
+			`DELETE FROM learnsink.rejection WHERE id LIKE 'more-%'`, "learning.tracking/0 offsets 3 to 4: 1 rows were rejected, 2 rejections are stored"},
+		{"a rejection of a log that is not", `UPDATE learnsink.rejection SET incarnation = 3 WHERE id = 'learning.tracking~2-0-1'`,
+			`UPDATE learnsink.rejection SET incarnation = 2 WHERE id = 'learning.tracking~2-0-1'`, "learning.tracking/0 offsets 1 to 2: a rejection is stored that no batch speaks of"},
+	} {
+		t.Run(c.fault, func(t *testing.T) {
+			w.exec(c.plant)
+			findings, err := w.Audit(t.Context(), store.AuditOptions{})
+			w.exec(c.repair)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := fmt.Sprint(findings); !strings.Contains(text, c.want) || len(findings) > 4 {
+				t.Errorf("found: %s\nwant: %s", text, c.want)
+			}
+			w.audit()
+		})
+	}
 }

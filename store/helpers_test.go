@@ -159,7 +159,7 @@ func (o *owner) batch(records ...*handlers.Record) *handlers.Batch {
 	refs := handlers.NewReferences()
 	rows := make([]handlers.Row, len(records))
 	for i, rec := range records {
-		rec.Partition = o.Partition
+		rec.Partition, rec.Incarnation = o.Partition, o.Incarnation
 		rows[i] = o.source.Rules.Decode(rec, handlers.EventTime(rec, true, day))
 		rows[i].Refer(refs)
 	}
@@ -168,6 +168,7 @@ func (o *owner) batch(records ...*handlers.Record) *handlers.Batch {
 		o.w.t.Fatal(err)
 	}
 	b := &handlers.Batch{Source: o.source, Partition: o.Partition, Epoch: o.Epoch, From: o.NextOffset, To: o.NextOffset, FactsVersion: facts.Version,
+		Round: o.Round, Incarnation: o.Incarnation,
 		Encode: func(ds []handlers.Decision) ([]byte, error) {
 			var ids []byte
 			for i := range ds {
@@ -209,4 +210,13 @@ func (w *world) audit() {
 	if both != "" {
 		w.t.Errorf("in tracking and in tracking_deleted: %s", both)
 	}
+}
+
+// ledger returns the ledger lines of a log that count, within [from, to).
+func (w *world) ledger(log store.Log, from, to int64) (lines []store.LedgerLine) {
+	w.t.Helper()
+	if err := w.Ledger(context.Background(), log, from, to, func(l store.LedgerLine) error { lines = append(lines, l); return nil }); err != nil {
+		w.t.Fatal(err)
+	}
+	return lines
 }
