@@ -332,12 +332,12 @@ func (c *Consumer) inspect(ctx context.Context, topics []string) {
 
 // pipeline makes the road of one assigned partition.
 func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeline {
+	log := newPartitionLog(c.client, tp, fetchLimits{bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed})
+	log.metrics = c.metrics
 	return &pipeline{
-		source: c.sources[tp.Topic],
-		tp:     tp,
-		log: newPartitionLog(c.client, tp, fetchLimits{
-			bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed,
-		}),
+		source:    c.sources[tp.Topic],
+		tp:        tp,
+		log:       log,
 		store:     c.store,
 		publisher: c.publisher(tp),
 		offsets:   offsets,

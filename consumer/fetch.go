@@ -88,9 +88,10 @@ func (l fetchLimits) orDefaults() fetchLimits {
 
 // partitionLog reads one partition, read_committed. It serves one goroutine.
 type partitionLog struct {
-	client *Client
-	tp     handlers.TopicPartition
-	limits fetchLimits
+	client  *Client
+	tp      handlers.TopicPartition
+	limits  fetchLimits
+	metrics *Metrics // nil: nobody counts
 
 	set    recordSet // what the last response still holds
 	next   int64     // the offset that set goes on at
@@ -128,11 +129,19 @@ func (l *partitionLog) Read(ctx context.Context, from int64, wait time.Duration)
 	}
 	for fetched := false; ; {
 		chunk, ok, err := l.set.next(from)
+		if err == nil && !ok && fetched && len(l.set.raw) > 0 {
+			// The last batch of a response may be cut off, but not the only one.
+			err = corrupt("a response without a whole batch")
+		}
 		switch {
-		case errors.Is(err, ErrOversized):
-			return Chunk{}, &StopError{handlers.Oversized, err.Error()}
 		case err != nil:
-			l.set.fill(nil, nil) // what the wire spoilt may come whole next time
+			// What the wire spoilt may come whole next time. And whoever asks
+			// again is told the same again: what comes after is not handed out.
+			l.set.fill(nil, nil)
+			l.metrics.refused(l.tp.Topic, err)
+			if errors.Is(err, ErrOversized) {
+				return Chunk{}, &StopError{handlers.Oversized, err.Error()}
+			}
 			return Chunk{}, fmt.Errorf("read %s/%d at offset %d: %w", l.tp.Topic, l.tp.Partition, from, err)
 		case ok && chunk.Next == from: // a batch, or a part of one, that lies before from
 			continue

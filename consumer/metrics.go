@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -22,6 +23,7 @@ type Metrics struct {
 	stages     *prometheus.HistogramVec
 	failures   *prometheus.CounterVec
 	moved      *prometheus.CounterVec
+	corrupted  *prometheus.CounterVec
 	lastEvent  *prometheus.GaugeVec
 	rebalances prometheus.Counter
 	board      *board
@@ -50,6 +52,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage.", "stage"),
 		moved: counter("group_offset_moved_total",
 			"Times that the group's offset was found moved by somebody else, by source topic. It decides nothing.", "topic"),
+		corrupted: counter("corrupt_batches_total",
+			"Record batches of source topics that could not be read, each time anew, by topic and fault (corrupt, old_format, oversized).", "topic", "fault"),
 		lastEvent: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "learnsink", Name: "last_event_timestamp_seconds",
 			Help: "The time of the latest event that was applied, by source topic, in seconds since 1970."}, []string{"topic"}),
 		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "learnsink", Name: "generations_total",
@@ -58,7 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.records, m.skipped, m.rows, m.rejections, m.absent, m.batchRows, m.batchBytes,
-			m.stages, m.failures, m.moved, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
+			m.stages, m.failures, m.corrupted, m.moved, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
 	}
 	return m
 }
@@ -71,6 +75,21 @@ func (m *Metrics) stage(name string) func() time.Duration {
 		m.stages.WithLabelValues(name).Observe(took.Seconds())
 		return took
 	}
+}
+
+// refused counts a record batch that could not be read.
+func (m *Metrics) refused(topic string, err error) {
+	if m == nil {
+		return
+	}
+	fault := "corrupt"
+	switch {
+	case errors.Is(err, ErrOversized):
+		fault = "oversized"
+	case errors.Is(err, ErrOldFormat):
+		fault = "old_format"
+	}
+	m.corrupted.WithLabelValues(topic, fault).Inc()
 }
 
 // applied counts a batch that has been applied.

@@ -72,7 +72,7 @@ type Chunk struct {
 	// Records in offset order; fewer than Next-From where offsets hold no
 	// row (transaction markers, aborted or compacted records).
 	Records []handlers.Record
-	// Bytes is the size of the records' keys, values and headers.
+	// Bytes is about what the records take in memory.
 	Bytes int
 	// Stable is the last stable offset as the broker last told it: the end
 	// that a read_committed reader can reach. End is the high watermark.
@@ -202,10 +202,12 @@ func (s *recordSet) decodeRecords(chunk *Chunk) error {
 	o := &s.open
 	n := min(o.count, chunkRecords)
 	chunk.Records = make([]handlers.Record, 0, n)
-	for range n {
+	// Headers without text take twenty times in memory what they take in the
+	// batch, so the cap is on what is handed out as well.
+	for i := 0; i < n && chunk.Bytes <= s.most(); i++ {
 		r := cursor{b: o.rest.bytes(o.rest.varint())}
 		r.skip(1) // attributes, unused
-		timeDelta, offsetDelta := r.varint(), r.varint()
+		timeDelta, offsetDelta := r.varlong(), r.varint()
 		record := handlers.Record{Topic: s.topic, Partition: s.partition, Offset: o.base + offsetDelta}
 		switch {
 		case o.appended >= 0:
@@ -219,7 +221,7 @@ func (s *recordSet) decodeRecords(chunk *Chunk) error {
 		if headers < 0 || headers > int64(len(r.b)/2) { // a header is two bytes at least
 			return corrupt("%d headers after offset %d", headers, o.base+o.previous)
 		}
-		if headers*headerSize > int64(max(s.maxBytes, 1<<20)) {
+		if headers*headerSize > int64(s.most()) {
 			return fmt.Errorf("%w of %d bytes (%d headers after offset %d)", ErrOversized, s.maxBytes, headers, o.base+o.previous)
 		}
 		if headers > 0 {
@@ -253,11 +255,15 @@ func (s *recordSet) decodeRecords(chunk *Chunk) error {
 	return nil
 }
 
+// most is how many bytes of records are handed out at once, one record aside.
+func (s *recordSet) most() int { return max(s.maxBytes, 1<<20) }
+
 // headerSize is what a decoded header takes, its text and value aside.
 const headerSize = 40
 
+// sizeOf is about what a record takes in memory.
 func sizeOf(r *handlers.Record) int {
-	n := len(r.Key) + len(r.Value)
+	n := len(r.Key) + len(r.Value) + headerSize*len(r.Headers)
 	for i := range r.Headers {
 		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
 	}
@@ -279,8 +285,19 @@ type cursor struct {
 	bad bool
 }
 
-// varint reads a zigzag varint.
+// varint reads a zigzag varint of 32 bits: a length, a count, a delta of offsets.
 func (c *cursor) varint() int64 {
+	before := len(c.b)
+	v := c.varlong()
+	if before-len(c.b) > binary.MaxVarintLen32 || v != int64(int32(v)) {
+		c.bad, c.b = true, nil
+		return 0
+	}
+	return v
+}
+
+// varlong reads a zigzag varint of 64 bits.
+func (c *cursor) varlong() int64 {
 	v, n := binary.Varint(c.b)
 	if n <= 0 {
 		c.bad, c.b = true, nil
@@ -313,10 +330,11 @@ func (c *cursor) bytes(n int64) []byte {
 	return v
 }
 
-// nullable returns the next bytes with their length in front; -1 is null.
+// nullable returns the next bytes with their length in front. -1 is null; and
+// so is whatever else is negative, as the Java client has it.
 func (c *cursor) nullable() []byte {
 	n := c.varint()
-	if n == -1 {
+	if n < 0 {
 		return nil
 	}
 	if v := c.bytes(n); v != nil {

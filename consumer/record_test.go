@@ -367,6 +367,31 @@ func TestBombsAreRefused(t *testing.T) {
 	})
 }
 
+// A header without text is two bytes in a batch, and headerSize in memory.
+func TestManyHeadersComeInParts(t *testing.T) {
+	const limit = 1 << 20
+	messages := make([]Message, 40)
+	for i := range messages {
+		messages[i].Headers = make([]handlers.Header, 10_000)
+	}
+	s := set(mustEncode(t, ZstdCompression, messages...))
+	s.maxBytes = limit
+	records, parts := 0, 0
+	for next := int64(0); next < 40; parts++ {
+		chunk, ok, err := s.next(next)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		if held := 10_000 * headerSize * len(chunk.Records); held > 2*limit || chunk.Bytes < held {
+			t.Errorf("%d records of %d bytes at once, said to be %d", len(chunk.Records), held, chunk.Bytes)
+		}
+		records, next = records+len(chunk.Records), chunk.Next
+	}
+	if records != 40 {
+		t.Errorf("%d records in %d parts", records, parts)
+	}
+}
+
 func TestPatchedBatchesAreTransactional(t *testing.T) {
 	b := mustEncode(t, ZstdCompression, someMessages(5, 20)...)
 	patchBatch(b, 77, 3, 12, true)
@@ -414,67 +439,4 @@ func TestPayloadsDecodeToWhatTheyHold(t *testing.T) {
 	if payload, err := encodePayload(nil, mustCompressor(t, "")); payload != nil || err != nil {
 		t.Error(payload, err)
 	}
-}
-
-// FuzzRecordSet (with -fuzzminimizetime 1x: coverage varies too much to
-// minimize by) holds the decoder against franz-go's: it never panics, never
-// hands out more than the cap, and where both read, both read the same.
-func FuzzRecordSet(f *testing.F) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
-		f.Add(at(mustEncode(f, c, someMessages(2, 5)...), 10), int64(0), true)
-	}
-	two := append(mustEncode(f, NoCompression, someMessages(4, 3)...), at(mustEncode(f, ZstdCompression, someMessages(6, 2)...), 3)...)
-	f.Add(two, int64(1), true)
-	f.Add(two[:len(two)-5], int64(0), false)
-	f.Fuzz(func(t *testing.T, raw []byte, from int64, mend bool) {
-		if from < 0 {
-			return
-		}
-		raw = bytes.Clone(raw)
-		if mend { // so that the fuzzer gets past the checksum
-			for b := raw; len(b) >= batchHeader; {
-				n := int(int32(binary.BigEndian.Uint32(b[8:])))
-				if n < batchHeader-batchLengthEnd || n > len(b)-batchLengthEnd {
-					break
-				}
-				binary.BigEndian.PutUint32(b[atCRC:], crc32.Checksum(b[atAttributes:batchLengthEnd+n], castagnoli()))
-				b = b[batchLengthEnd+n:]
-			}
-		}
-		s := set(raw)
-		s.maxBytes = 1 << 20
-		bytes, last := 0, from-1
-		var ours []handlers.Record
-		for next := from; ; {
-			chunk, ok, err := s.next(next)
-			if err != nil {
-				return
-			}
-			if !ok {
-				break
-			}
-			if chunk.Next < next || chunk.From != next {
-				t.Fatalf("reading goes from %d to %d", next, chunk.Next)
-			}
-			if bytes += chunk.Bytes; chunk.Bytes > 1<<20 {
-				t.Fatalf("%d bytes", chunk.Bytes)
-			}
-			for _, r := range chunk.Records {
-				if r.Offset <= last || r.Offset >= chunk.Next {
-					t.Fatalf("offset %d after %d, next is %d", r.Offset, last, chunk.Next)
-				}
-				last = r.Offset
-			}
-			ours, next = append(ours, chunk.Records...), chunk.Next
-		}
-		theirs, err := franz(raw, from)
-		if err != nil || len(theirs) != len(ours) {
-			return // franz-go leaves out what it finds strange; we name it
-		}
-		for i := range ours {
-			if ours[i].Offset != theirs[i].Offset || string(ours[i].Key) != string(theirs[i].Key) || string(ours[i].Value) != string(theirs[i].Value) {
-				t.Fatalf("record %d: %v, franz-go has %v", i, ours[i], theirs[i])
-			}
-		}
-	})
 }
