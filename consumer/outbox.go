@@ -99,7 +99,10 @@ func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
 	if len(payload) == 0 {
 		return nil, nil
 	}
-	if len(payload) < 2 || payload[0] != payloadVersion {
+	if len(payload) < 2 {
+		return nil, fmt.Errorf("outbox payload: %w", ErrCorrupt)
+	}
+	if payload[0] != payloadVersion {
 		return nil, fmt.Errorf("outbox payload of version %d: this program reads version %d", payload[0], payloadVersion)
 	}
 	body, err := codec.decompress(int(payload[1]), payload[2:], math.MaxInt32)
@@ -113,12 +116,12 @@ func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
 	}
 	outputs := make([]output, c.count())
 	for i := range outputs {
-		topic := c.uvarint()
-		if topic >= uint64(len(topics)) {
+		topic, partition := c.uvarint(), c.uvarint()
+		if topic >= uint64(len(topics)) || partition > math.MaxInt32 {
 			c.bad = true
 			break
 		}
-		o := output{topic: topics[topic], sourcePartition: int(c.uvarint()), forms: make([]Message, c.count())}
+		o := output{topic: topics[topic], sourcePartition: int(partition), forms: make([]Message, c.count())}
 		for f := range o.forms {
 			m := Message{Key: c.optional(), Value: c.optional()}
 			if n := c.count(); n > 0 {
@@ -156,10 +159,10 @@ func (c *payloadCursor) text() string { return string(c.bytes(int64(c.count())))
 
 func (c *payloadCursor) optional() []byte {
 	n := c.uvarint()
-	if n == 0 || n > math.MaxInt32 {
+	if n == 0 {
 		return nil
 	}
-	if v := c.bytes(int64(n - 1)); v != nil {
+	if v := c.bytes(int64(min(n-1, math.MaxInt64))); v != nil {
 		return v
 	}
 	return []byte{}
