@@ -11,11 +11,14 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/produce"
+	"github.com/segmentio/kafka-go/protocol/rawproduce"
 	"golang.org/x/sync/errgroup"
 
 	"learnsink/handlers"
@@ -415,7 +418,7 @@ func (c *Client) Produce(ctx context.Context, topic string, messages []Message) 
 					return fmt.Errorf("message %d of topic %s: %w", r.at[n], topic, ErrTooLarge)
 				}
 				base, err := untilDone(ctx, func() (int64, error) {
-					base, err := c.produceBatch(ctx, "", topic, p, batch)
+					base, err := c.produceBatch(ctx, topic, p, batch)
 					if errors.Is(err, ErrTooLarge) {
 						return 0, backoff.Permanent(err)
 					}
@@ -461,30 +464,120 @@ func packBatch(messages []Message, codec *compressor, limit int, now time.Time) 
 	return nil, 0, nil
 }
 
-// produceBatch sends one encoded batch and returns the offset of its first
-// record; transactionalID is "" for a batch of no transaction. ErrTooLarge: the
-// broker found it too large, and wrote nothing.
-func (c *Client) produceBatch(ctx context.Context, transactionalID, topic string, partition int, batch []byte) (int64, error) {
+// produceBatch sends one encoded batch of no transaction and returns the
+// offset of its first record. ErrTooLarge: the broker found it too large.
+func (c *Client) produceBatch(ctx context.Context, topic string, partition int, batch []byte) (int64, error) {
+	l := lane{topic, partition}
+	offsets, errs := c.produce(ctx, "", map[lane][]byte{l: batch})
+	return offsets[l], errs[l]
+}
+
+// produce sends encoded batches, one for each output partition, acknowledged by
+// all in-sync replicas: one request to each leader. (A broker that verifies
+// transactions refuses a second request of one producer while it is at the
+// first: "Unable to verify the partition has been added".) It returns the
+// offset of each batch's first record, or the error of those that failed;
+// ErrTooLarge: the broker found it too large, and wrote nothing.
+func (c *Client) produce(ctx context.Context, transactionalID string, batches map[lane][]byte) (offsets map[lane]int64, errs map[lane]error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	// kafka-go writes the raw records as they are: their length is ours to put before them.
-	size := binary.BigEndian.AppendUint32(nil, uint32(len(batch)))
-	response, err := c.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
-		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, TransactionalID: transactionalID,
-		RawRecords: protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(batch))},
-	})
-	if err == nil {
-		err = response.Error
+	offsets, errs = map[lane]int64{}, map[lane]error{}
+	leaders, err := c.leaders(ctx, slices.Collect(maps.Keys(batches)))
+	if err != nil {
+		for l := range batches {
+			errs[l] = err
+		}
+		return nil, errs
 	}
-	switch {
-	case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge):
-		return 0, fmt.Errorf("produce to %s/%d: %w", topic, partition, ErrTooLarge)
-	case errors.Is(err, protocol.ErrNoTopic):
-		return 0, fmt.Errorf("%w: %s", ErrNoTopic, topic)
-	case err != nil:
-		return 0, fmt.Errorf("produce to %s/%d: %w", topic, partition, err)
+	var mu sync.Mutex
+	var g errgroup.Group
+	for _, lanes := range leaders {
+		g.Go(func() error {
+			responses, err := c.produceTo(ctx, transactionalID, lanes, batches)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, l := range lanes {
+				response, told := responses[l]
+				failure := err
+				if failure == nil && !told {
+					failure = errors.New("the broker did not say what became of it")
+				}
+				if failure == nil && response.ErrorCode != 0 {
+					failure = kafka.Error(response.ErrorCode)
+				}
+				switch {
+				case errors.Is(failure, kafka.MessageSizeTooLarge), errors.Is(failure, kafka.RecordListTooLarge):
+					errs[l] = fmt.Errorf("produce to %s/%d: %w", l.topic, l.partition, ErrTooLarge)
+				case failure != nil:
+					errs[l] = fmt.Errorf("produce to %s/%d: %w", l.topic, l.partition, failure)
+				default:
+					offsets[l] = response.BaseOffset
+				}
+			}
+			return nil
+		})
 	}
-	return response.BaseOffset, nil
+	_ = g.Wait() // nil
+	return offsets, errs
+}
+
+// leaders sorts output partitions by the broker that leads them.
+func (c *Client) leaders(ctx context.Context, lanes []lane) (map[int][]lane, error) {
+	var topics []string
+	for _, l := range lanes {
+		if !slices.Contains(topics, l.topic) {
+			topics = append(topics, l.topic)
+		}
+	}
+	m, err := c.metadata(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	led := map[lane]int{}
+	for _, t := range m.Topics {
+		for _, p := range t.Partitions {
+			if p.Error == nil {
+				led[lane{t.Name, p.ID}] = p.Leader.ID
+			}
+		}
+	}
+	leaders := map[int][]lane{}
+	for _, l := range lanes {
+		leader, ok := led[l]
+		if !ok {
+			return nil, fmt.Errorf("produce to %s/%d: %w", l.topic, l.partition, kafka.LeaderNotAvailable)
+		}
+		leaders[leader] = append(leaders[leader], l)
+	}
+	return leaders, nil
+}
+
+// produceTo is one request to the leader of all the lanes.
+func (c *Client) produceTo(ctx context.Context, transactionalID string, lanes []lane, batches map[lane][]byte) (map[lane]produce.ResponsePartition, error) {
+	request := &rawproduce.Request{TransactionalID: transactionalID, Acks: int16(kafka.RequireAll), Timeout: int32(requestTimeout.Milliseconds())}
+	for _, l := range lanes {
+		// kafka-go writes the raw records as they are: their length is ours to put before them.
+		size := binary.BigEndian.AppendUint32(nil, uint32(len(batches[l])))
+		p := rawproduce.RequestPartition{Partition: int32(l.partition),
+			RecordSet: protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(batches[l]))}}
+		at := slices.IndexFunc(request.Topics, func(t rawproduce.RequestTopic) bool { return t.Topic == l.topic })
+		if at < 0 {
+			at = len(request.Topics)
+			request.Topics = append(request.Topics, rawproduce.RequestTopic{Topic: l.topic})
+		}
+		request.Topics[at].Partitions = append(request.Topics[at].Partitions, p)
+	}
+	response, err := c.transport.RoundTrip(ctx, c.addr, request)
+	if err != nil {
+		return nil, err
+	}
+	told := map[lane]produce.ResponsePartition{}
+	for _, t := range response.(*produce.Response).Topics {
+		for _, p := range t.Partitions {
+			told[lane{t.Topic, int(p.Partition)}] = p
+		}
+	}
+	return told, nil
 }
 
 // Tail hands the rows of one partition to fn, from offset from on and in

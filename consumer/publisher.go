@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,8 +47,11 @@ type Marker struct {
 type cluster interface {
 	partitionCount(ctx context.Context, topic string) (int, error)
 	maxMessageBytes(ctx context.Context, topic string) (int, error)
-	// produceBatch writes an encoded record batch; transactionalID is "" for one of no transaction.
-	produceBatch(ctx context.Context, transactionalID, topic string, partition int, batch []byte) (base int64, err error)
+	// produce writes an encoded record batch to each of some output partitions;
+	// transactionalID is "" for batches of no transaction. Where errs has
+	// nothing the batch is written; where it has ErrTooLarge it is not; any
+	// other error leaves that unknown.
+	produce(ctx context.Context, transactionalID string, batches map[lane][]byte) (offsets map[lane]int64, errs map[lane]error)
 	// scan hands fn what is committed to a topic since a time.
 	scan(ctx context.Context, topic string, since time.Time, fn func(*handlers.Record) error) error
 
@@ -151,59 +156,106 @@ func (o *outlet) lanes(ctx context.Context, entries []handlers.OutboxEntry) (map
 	return lanes, nil
 }
 
-// send writes all lanes, one request in flight on each. produce writes one
-// batch of so many records, and says ErrTooLarge only where it did not.
-func (o *outlet) send(ctx context.Context, lanes map[lane][]output, produce func(ctx context.Context, l lane, batch []byte, records int) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for l, outputs := range lanes {
-		g.Go(func() error {
-			return o.sendLane(ctx, l, outputs, func(batch []byte, records int) error { return produce(ctx, l, batch, records) })
-		})
-	}
-	return g.Wait()
+// freight is what one output partition still has to take.
+type freight struct {
+	lane
+	outputs  []output
+	messages []Message // what of each output is to be sent: its largest form that fits
+	done     int       // how many are written
+	most     int       // the topic's limit, in bytes
+	limit    int       // of the next batch
+
+	batch []byte // the next one
+	taken int    // how many messages it holds
 }
 
-// sendLane writes the outputs of one output partition, in record batches that
-// its topic takes.
-func (o *outlet) sendLane(ctx context.Context, l lane, outputs []output, produce func(batch []byte, records int) error) error {
-	most, err := o.limits.of(ctx, l.topic, limitLife)
-	if err != nil {
-		return err
-	}
-	messages := make([]Message, len(outputs))
-	for i := range outputs {
-		messages[i] = outputs[i].forms[0]
-	}
-	for done, limit := 0, most; done < len(messages); {
-		batch, taken, err := packBatch(messages[done:], o.codec, limit, time.Now())
+// send writes what all lanes hold, in rounds of a batch each. produce is asked
+// to write one round.
+func (o *outlet) send(ctx context.Context, lanes map[lane][]output, produce func(ctx context.Context, round []*freight) map[lane]error) error {
+	var load []*freight
+	for l, outputs := range lanes {
+		most, err := o.limits.of(ctx, l.topic, limitLife)
 		if err != nil {
 			return err
 		}
-		if taken == 0 {
-			out := &outputs[done]
-			if len(out.forms) == 1 {
-				return fmt.Errorf("an output for %s: %w, which is %d bytes", l.topic, ErrTooLarge, limit)
-			}
-			out.forms = out.forms[1:]
-			messages[done] = out.forms[0]
-			continue
+		f := &freight{lane: l, outputs: outputs, messages: make([]Message, len(outputs)), most: most, limit: most}
+		for i := range outputs {
+			f.messages[i] = outputs[i].forms[0]
 		}
-		err = produce(batch, taken)
-		switch {
-		case errors.Is(err, ErrTooLarge):
-			// Somebody lowered the limit, or the broker compresses worse than we do.
-			if most, err = o.limits.of(ctx, l.topic, 0); err != nil {
-				return err
-			}
-			limit = min(most, len(batch)-1)
-		case err != nil:
+		load = append(load, f)
+	}
+	for {
+		load = slices.DeleteFunc(load, func(f *freight) bool { return f.done == len(f.messages) })
+		if len(load) == 0 {
+			return nil
+		}
+		round, err := o.pack(load)
+		if err != nil {
 			return err
-		default:
-			done, limit = done+taken, most
+		}
+		errs := produce(ctx, round)
+		for _, f := range round {
+			err := errs[f.lane]
+			switch {
+			case errors.Is(err, ErrTooLarge):
+				// Somebody lowered the limit, or the broker compresses worse than we do.
+				if f.most, err = o.limits.of(ctx, f.topic, 0); err != nil {
+					return err
+				}
+				f.limit = min(f.most, len(f.batch)-1)
+			case err != nil:
+				return err
+			default:
+				f.done, f.limit = f.done+f.taken, f.most
+			}
 		}
 	}
-	return nil
+}
+
+// roundBytes bounds a round, well below what brokers take in a request.
+const roundBytes = 16 << 20
+
+// pack encodes the next batch of as many of the load as a round holds, one at least.
+func (o *outlet) pack(load []*freight) (round []*freight, err error) {
+	room := roundBytes
+	for _, f := range load {
+		if room -= f.most; room < 0 && len(round) > 0 {
+			break
+		}
+		round = append(round, f)
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, f := range round {
+		g.Go(func() error { return f.pack(o.codec) })
+	}
+	return round, g.Wait()
+}
+
+// pack encodes the next batch: as many outputs as it holds, and of one that
+// does not fit by itself a smaller form.
+func (f *freight) pack(codec *compressor) (err error) {
+	for {
+		f.batch, f.taken, err = packBatch(f.messages[f.done:], codec, f.limit, time.Now())
+		if err != nil || f.taken > 0 {
+			return err
+		}
+		out := &f.outputs[f.done]
+		if len(out.forms) == 1 {
+			return fmt.Errorf("an output for %s: %w, which is %d bytes", f.topic, ErrTooLarge, f.limit)
+		}
+		out.forms = out.forms[1:]
+		f.messages[f.done] = out.forms[0]
+	}
+}
+
+// batchesOf returns a round's batches by their output partitions.
+func batchesOf(round []*freight) map[lane][]byte {
+	batches := make(map[lane][]byte, len(round))
+	for _, f := range round {
+		batches[f.lane] = f.batch
+	}
+	return batches
 }
 
 // plainPublisher publishes at least once: after an error, outputs may appear
@@ -222,8 +274,8 @@ func (p *plainPublisher) Publish(ctx context.Context, entries []handlers.OutboxE
 	if err != nil {
 		return err
 	}
-	return p.send(ctx, lanes, func(ctx context.Context, l lane, batch []byte, _ int) error {
-		_, err := p.cluster.produceBatch(ctx, "", l.topic, l.partition, batch)
-		return err
+	return p.send(ctx, lanes, func(ctx context.Context, round []*freight) map[lane]error {
+		_, errs := p.cluster.produce(ctx, "", batchesOf(round))
+		return errs
 	})
 }

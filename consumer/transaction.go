@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -47,9 +46,7 @@ type producer struct {
 	transactionalID string
 	id              int64
 	epoch           int16
-
-	mu        sync.Mutex
-	sequences map[lane]int32 // the next one of each output partition
+	sequences       map[lane]int32 // the next one of each output partition
 }
 
 // Begin takes the transactional id over, and then reads the marker. In this
@@ -99,14 +96,17 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 	if err := p.cluster.addPartitions(ctx, session, into); err != nil {
 		return err
 	}
-	if err := p.send(ctx, lanes, func(ctx context.Context, l lane, batch []byte, records int) error {
-		sequence := session.sequence(l)
-		patchBatch(batch, session.id, session.epoch, sequence, true)
-		if _, err := p.cluster.produceBatch(ctx, session.transactionalID, l.topic, l.partition, batch); err != nil {
-			return err
+	if err := p.send(ctx, lanes, func(ctx context.Context, round []*freight) map[lane]error {
+		for _, f := range round {
+			patchBatch(f.batch, session.id, session.epoch, session.sequences[f.lane], true)
 		}
-		session.advance(l, sequence, records)
-		return nil
+		_, errs := p.cluster.produce(ctx, session.transactionalID, batchesOf(round))
+		for _, f := range round {
+			if errs[f.lane] == nil {
+				session.advance(f.lane, f.taken)
+			}
+		}
+		return errs
 	}); err != nil {
 		return err
 	}
@@ -121,17 +121,9 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 	return nil
 }
 
-func (p *producer) sequence(l lane) int32 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.sequences[l]
-}
-
-// advance moves the sequence on; after the largest int32 it goes on at 0.
-func (p *producer) advance(l lane, sequence int32, records int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sequences[l] = int32((int64(sequence) + int64(records)) & (1<<31 - 1))
+// advance moves a sequence on; after the largest int32 it goes on at 0.
+func (p *producer) advance(l lane, records int) {
+	p.sequences[l] = int32((int64(p.sequences[l]) + int64(records)) & (1<<31 - 1))
 }
 
 // findSlack is how much the database's clock may be ahead of ours: outputs
