@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// faults are all that is done. Those that take long come less often.
+var faults = []*fault{
+	{name: "process killed", weight: 6, do: killProcess,
+		how: "SIGKILL to a process, another one in its place within 2 s; its partitions are awaited"},
+	{name: "process asleep past its session", weight: 3, do: asleep(sessionTimeout+time.Second, sessionTimeout+3*time.Second),
+		how: "SIGSTOP for 7 to 9 s, the session is 6 s; then SIGCONT: a zombie"},
+	{name: "process dozing", weight: 6, do: asleep(500*time.Millisecond, 3*time.Second),
+		how: "SIGSTOP for 0.5 to 3 s, within the session"},
+	{name: "broker killed", weight: 2, do: endBroker(syscall.SIGKILL),
+		how: "SIGKILL to Apache Kafka, started again on its data within 2 s"},
+	{name: "broker restarted", weight: 1, do: endBroker(syscall.SIGTERM),
+		how: "SIGTERM to Apache Kafka, started again on its data within 2 s"},
+	{name: "database killed", weight: 4, do: killDatabase,
+		how: "SIGKILL to PostgreSQL's postmaster, started again on its data within 2 s"},
+	{name: "database ends connections", weight: 8, do: terminate,
+		how: "pg_terminate_backend for every connection of learnsink, amid whatever it does"},
+	{name: "broker connections cut", weight: 8, do: cutAll(func(m *member) *proxy { return m.kafka }),
+		how: "every connection to the broker is cut, of one process or of all, with a FIN or a RST"},
+	{name: "database connections cut", weight: 8, do: cutAll(func(m *member) *proxy { return m.db }),
+		how: "every connection to the database is cut, of one process or of all, with a FIN or a RST"},
+	{name: "COMMIT done, reply lost", weight: 10, do: cutAt(commit, true, func(m *member) *proxy { return m.db }),
+		how: "the database commits, and the connection is cut at a byte of its reply"},
+	{name: "COMMIT cut off", weight: 6, do: cutAt(commit, false, func(m *member) *proxy { return m.db }),
+		how: "the connection is cut at a byte of COMMIT itself"},
+	{name: "EndTxn done, reply lost", weight: 10, publish: "transactional", do: cutAt(endTxn, true, func(m *member) *proxy { return m.kafka }),
+		how: "the broker ends the transaction, and the connection is cut at a byte of its reply"},
+	{name: "EndTxn cut off", weight: 6, publish: "transactional", do: cutAt(endTxn, false, func(m *member) *proxy { return m.kafka }),
+		how: "the connection is cut at a byte of EndTxn itself"},
+	{name: "marker written, reply lost", weight: 6, publish: "transactional", do: cutAt(txnOffset, true, func(m *member) *proxy { return m.kafka }),
+		how: "the broker takes TxnOffsetCommit, and the connection is cut at a byte of its reply"},
+	{name: "outputs written, reply lost", weight: 8, do: cutAt(produce, true, func(m *member) *proxy { return m.kafka }),
+		how: "the broker takes Produce, and the connection is cut at a byte of its reply"},
+	{name: "broker far away", weight: 4, do: slow(func(m *member) *proxy { return m.kafka }),
+		how: "100 to 400 ms more each way to the broker, for 2 to 4 s"},
+	{name: "database far away", weight: 4, do: slow(func(m *member) *proxy { return m.db }),
+		how: "100 to 400 ms more each way to the database, for 2 to 4 s"},
+	{name: "broker out of reach past the session", weight: 2, do: stall(sessionTimeout+time.Second, sessionTimeout+3*time.Second, func(m *member) *proxy { return m.kafka }),
+		how: "for 7 to 9 s nothing passes between one process and the broker; the database is there: a zombie that does not sleep"},
+	{name: "database out of reach", weight: 3, do: stall(3*time.Second, 6*time.Second, func(m *member) *proxy { return m.db }),
+		how: "for 3 to 6 s nothing passes between one process and the database"},
+	{name: "positions locked", weight: 3, do: lock(`SELECT FROM learnsink.position WHERE partition % 2 = $1 FOR UPDATE`),
+		how: "a stranger holds the rows of half of the positions for 2 to 5 s; learnsink waits for a lock for 3 s"},
+	{name: "rows locked", weight: 3, do: lock(`SELECT FROM learnsink.tracking WHERE registration_id % 2 = $1 FOR UPDATE`),
+		how: "a stranger holds half of the rows of tracking for 2 to 5 s"},
+	{name: "rebalance storm", weight: 2, do: storm,
+		how: "processes leave and come, six times within a few seconds"},
+	{name: "partition added", weight: 2, do: grow,
+		how: "a source topic gets another partition, and keys that live there"},
+	{name: "rolling change", weight: 1, do: roll,
+		how: "process after process ends by SIGTERM and another build takes its place, while rows are in flight"},
+}
+
+func killProcess(ctx context.Context, n *nemesis) (string, error) {
+	m := n.victim()
+	who := m.name()
+	at, err := n.now(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := m.kill(); err != nil {
+		return "", err
+	}
+	n.killed = append(n.killed, killed{who, at})
+	sleep(ctx, n.between(0, 2*time.Second))
+	if err := m.start(); err != nil {
+		return "", err
+	}
+	// The next fault comes once its partitions are another's, so that the time
+	// that takes is that of this one.
+	for deadline := time.Now().Add(sessionTimeout + 6*time.Second); time.Now().Before(deadline); {
+		all, err := lines(ctx, n.db, at.Add(-5*time.Second))
+		if err != nil {
+			return "", err
+		}
+		if took, never := takeOvers(all, who, at); len(took) > 0 && never == 0 {
+			break
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	return who, nil
+}
+
+// asleep stops a process for a while.
+func asleep(lo, hi time.Duration) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		m, d := n.victim(), n.between(lo, hi)
+		if err := m.signal(syscall.SIGSTOP); err != nil {
+			return "", err
+		}
+		sleep(ctx, d)
+		return fmt.Sprintf("%s for %s", m.name(), d.Round(time.Millisecond)), m.signal(syscall.SIGCONT)
+	}
+}
+
+func endBroker(signal syscall.Signal) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		ending, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := n.kafka.end(ending, signal); err != nil {
+			return "", err
+		}
+		away := n.between(0, 2*time.Second)
+		sleep(ctx, away)
+		if err := n.kafka.start(); err != nil {
+			return "", err
+		}
+		if err := n.kafka.answers(ctx); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("away for %s and its start", away.Round(time.Millisecond)), n.recovers(ctx, "broker")
+	}
+}
+
+func killDatabase(ctx context.Context, n *nemesis) (string, error) {
+	if err := n.postgres.Kill(); err != nil {
+		return "", err
+	}
+	away := n.between(0, 2*time.Second)
+	sleep(ctx, away)
+	if err := n.postgres.Restart(ctx); err != nil {
+		return "", err
+	}
+	n.db.Reset()
+	return fmt.Sprintf("away for %s and its start", away.Round(time.Millisecond)), n.recovers(ctx, "database")
+}
+
+func terminate(ctx context.Context, n *nemesis) (string, error) {
+	var ended int
+	err := n.db.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'chaos-%'`).Scan(&ended)
+	return fmt.Sprintf("%d connections", ended), err
+}
+
+func cutAll(of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+	return func(_ context.Context, n *nemesis) (string, error) {
+		members, who := n.some()
+		hard, cut := n.r.IntN(2) == 0, 0
+		for _, m := range members {
+			cut += of(m).cut(hard)
+		}
+		return fmt.Sprintf("%d connections of %s", cut, who), nil
+	}
+}
+
+// cutAt sets a trap on the roads of every process, waits until it has sprung
+// three times, and takes it away.
+func cutAt(is what, reply bool, of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		// A reply cut at its beginning is the deed of which nobody hears: half of them are.
+		at := n.r.Float64()
+		if n.r.IntN(2) == 0 {
+			at = 0
+		}
+		const times = 3
+		sprung := make(chan struct{}, times*len(n.members))
+		for _, m := range n.members {
+			of(m).setTrap(&trap{is: is, reply: reply, at: at, times: times, sprung: sprung})
+		}
+		defer func() {
+			for _, m := range n.members {
+				of(m).setTrap(nil)
+			}
+		}()
+		patience := time.NewTimer(15 * time.Second)
+		defer patience.Stop()
+		for range times {
+			select {
+			case <-sprung:
+			case <-patience.C:
+				return "", fmt.Errorf("nothing came into the trap within 15 s (lag %d)", n.watch.lag())
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		}
+		return fmt.Sprintf("at %.0f %% of its bytes", 100*at), nil
+	}
+}
+
+func slow(of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		members, who := n.some()
+		latency, d := n.between(100*time.Millisecond, 400*time.Millisecond), n.between(2*time.Second, 4*time.Second)
+		for _, m := range members {
+			of(m).setLatency(latency)
+		}
+		sleep(ctx, d)
+		for _, m := range members {
+			of(m).setLatency(0)
+		}
+		return fmt.Sprintf("%s for %s, %s", latency.Round(time.Millisecond), d.Round(time.Millisecond), who), nil
+	}
+}
+
+// stall lets nothing pass on the roads of one process; new ones lead nowhere either.
+func stall(lo, hi time.Duration, of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		m, d, drop := n.victim(), n.between(lo, hi), n.r.IntN(2) == 0
+		of(m).stall()
+		sleep(ctx, d)
+		if drop { // what was on its way is lost
+			of(m).cut(true)
+		}
+		of(m).goOn()
+		return fmt.Sprintf("%s for %s, what was on its way is lost: %v", m.name(), d.Round(time.Millisecond), drop), nil
+	}
+}
+
+func lock(sql string) func(context.Context, *nemesis) (string, error) {
+	return func(ctx context.Context, n *nemesis) (string, error) {
+		half, d := n.r.IntN(2), n.between(2*time.Second, 5*time.Second)
+		var held int64
+		err := pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, sql, half)
+			held = tag.RowsAffected()
+			sleep(ctx, d)
+			return err
+		})
+		return fmt.Sprintf("%d rows for %s", held, d.Round(time.Millisecond)), err
+	}
+}
+
+func storm(ctx context.Context, n *nemesis) (string, error) {
+	var who []string
+	for range 3 {
+		m := n.victim()
+		who = append(who, m.name())
+		if err := m.stop(); err != nil {
+			return "", err
+		}
+		sleep(ctx, n.between(0, 500*time.Millisecond))
+		if err := m.start(); err != nil {
+			return "", err
+		}
+		sleep(ctx, n.between(200*time.Millisecond, time.Second))
+	}
+	return strings.Join(who, ", "), nil
+}
+
+func grow(ctx context.Context, n *nemesis) (string, error) {
+	topic := []string{tracking, intervention}[n.grows%2]
+	n.grows++
+	topics, err := n.kafka.admin.ListTopics(ctx, topic)
+	if err != nil {
+		return "", err
+	}
+	partitions := len(topics[topic].Partitions) + 1
+	if _, err := n.kafka.admin.UpdatePartitions(ctx, partitions, topic); err != nil {
+		return "", err
+	}
+	for { // until it can be written to
+		ends, err := n.kafka.admin.ListCommittedOffsets(ctx, topic)
+		if err == nil && ends.Error() == nil && len(ends[topic]) == partitions {
+			break
+		}
+		if !sleep(ctx, 50*time.Millisecond) {
+			return "", ctx.Err()
+		}
+	}
+	n.sender.grown(topic, int32(partitions))
+	return fmt.Sprintf("%s has %d now", topic, partitions), nil
+}
+
+func roll(ctx context.Context, n *nemesis) (string, error) {
+	n.rolled = 1 - n.rolled
+	for _, m := range n.members {
+		if m.place == elder {
+			continue
+		}
+		if err := m.stop(); err != nil {
+			return "", err
+		}
+		m.binary = n.binaries[n.rolled]
+		if err := m.start(); err != nil {
+			return "", err
+		}
+		if err := m.ready(ctx, 20*time.Second); err != nil {
+			n.faultf("a rolling change does not get on: %v", err)
+		}
+	}
+	return fmt.Sprintf("to build %d", n.rolled+1), nil
+}

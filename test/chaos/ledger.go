@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// notes are a trigger of ours on the ledger: which process applied what, under
+// which epoch, and when. The epoch is the position's, in the same transaction
+// and under its lock; so two writers under one epoch are a zombie that got
+// through the fence.
+const notes = `
+CREATE SCHEMA chaos;
+CREATE TABLE chaos.applied (id bigint GENERATED ALWAYS AS IDENTITY, topic text, partition int, from_offset bigint, to_offset bigint, epoch bigint, who text, at timestamptz);
+CREATE INDEX ON chaos.applied (at);
+CREATE FUNCTION chaos.note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO chaos.applied (topic, partition, from_offset, to_offset, epoch, who, at)
+  SELECT NEW.topic, NEW.partition, NEW.from_offset, NEW.to_offset, p.epoch, current_setting('application_name'), clock_timestamp()
+  FROM learnsink.position p WHERE p.topic = NEW.topic AND p.partition = NEW.partition;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER note AFTER INSERT ON learnsink.ledger FOR EACH ROW EXECUTE FUNCTION chaos.note()`
+
+// line is a line of the ledger.
+type line struct {
+	partition
+	from, to, epoch int64
+	who             string
+	at              time.Time
+}
+
+// lines returns what was noted since a moment, in the order in which it happened.
+func lines(ctx context.Context, db *pgxpool.Pool, since time.Time) ([]line, error) {
+	rows, err := db.Query(ctx, `SELECT topic, partition, from_offset, to_offset, epoch, who, at FROM chaos.applied WHERE at >= $1 ORDER BY id`, since)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l line, err error) {
+		err = row.Scan(&l.topic, &l.n, &l.from, &l.to, &l.epoch, &l.who, &l.at)
+		return l, err
+	})
+}
+
+// zombies returns the lines that no owner of their partition can have written:
+// under an epoch that is another's, below one that was there, or over offsets
+// that were applied before.
+func zombies(all []line) (found []line) {
+	type tenure struct {
+		partition
+		epoch int64
+	}
+	owner, last := map[tenure]string{}, map[partition]line{}
+	for _, l := range all {
+		t := tenure{l.partition, l.epoch}
+		before, there := last[l.partition]
+		if who, owned := owner[t]; owned && who != l.who || there && (l.epoch < before.epoch || l.from < before.to) {
+			found = append(found, l)
+			continue
+		}
+		owner[t], last[l.partition] = l.who, l
+	}
+	return found
+}
+
+// takeOvers returns how long it took, after a process was killed, until each
+// of its partitions was applied to again, by another.
+func takeOvers(all []line, who string, killed time.Time) (took []time.Duration, never int) {
+	owned := map[partition]bool{}
+	for _, l := range all {
+		if l.at.Before(killed) {
+			owned[l.partition] = l.who == who
+		} else if owned[l.partition] && l.who != who {
+			took = append(took, l.at.Sub(killed))
+			owned[l.partition] = false
+		}
+	}
+	for _, still := range owned {
+		if still {
+			never++
+		}
+	}
+	return took, never
+}
+
+// first returns when the first line after a moment was written; false: none was.
+func first(ctx context.Context, db *pgxpool.Pool, since time.Time) (at time.Time, found bool, err error) {
+	err = db.QueryRow(ctx, `SELECT coalesce(min(at), 'epoch') FROM chaos.applied WHERE at > $1`, since).Scan(&at)
+	return at, err == nil && at.After(since), err
+}
