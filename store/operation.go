@@ -323,3 +323,46 @@ func (s *Store) Operations(ctx context.Context, topic string) (_ []Operation, er
 		return o, err
 	})
 }
+
+// RejectedCodes returns the codes of the stored rejections of a log within
+// [from, to), by their source offsets.
+func (s *Store) RejectedCodes(ctx context.Context, log Log, from, to int64) (_ map[int64][]string, err error) {
+	defer wrap(&err, "read the rejections")
+	rows, err := s.pool.Query(ctx, `SELECT source_offset, codes FROM learnsink.rejection
+		WHERE source_topic = $1 AND source_partition = $2 AND incarnation = $3 AND source_offset >= $4 AND source_offset < $5`,
+		log.Topic, log.Partition, log.Incarnation, from, to)
+	if err != nil {
+		return nil, err
+	}
+	codes := map[int64][]string{}
+	var offset int64
+	var of []string
+	_, err = pgx.ForEachRow(rows, []any{&offset, &of}, func() error {
+		codes[offset], of = of, nil
+		return nil
+	})
+	return codes, err
+}
+
+// Settle settles decisions, in place and in their order, as Apply would, and
+// writes nothing: against what is stored now, where the source's order is by
+// event time.
+func (s *Store) Settle(ctx context.Context, source *handlers.Source, decisions []handlers.Decision) (err error) {
+	if !source.ByEventTime {
+		return nil
+	}
+	defer wrap(&err, "read what is stored")
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	was, ask := newStored(), &pgx.Batch{}
+	ask.Queue(planByKey)
+	was.queue(ask, decisions)
+	if err := tx.SendBatch(ctx, ask).Close(); err != nil {
+		return err
+	}
+	settle(&handlers.Batch{Source: source}, decisions, was, nil)
+	return nil
+}
