@@ -129,6 +129,14 @@ func (s *Store) Ping(ctx context.Context) (err error) {
 	return s.pool.Ping(ctx)
 }
 
+// SynchronousCommit returns the setting of that name, as it is for this
+// program's transactions: off lets a crash of the server take commits back.
+func (s *Store) SynchronousCommit(ctx context.Context) (setting string, err error) {
+	defer wrap(&err, "read a setting")
+	err = s.pool.QueryRow(ctx, "SHOW synchronous_commit").Scan(&setting)
+	return setting, err
+}
+
 // reading runs f in a read-only transaction of one snapshot, without the limit
 // on statements: for the read queries of operators, which may take their time.
 func (s *Store) reading(ctx context.Context, f func(pgx.Tx) error) error {

@@ -119,6 +119,9 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 			}
 			return err
 		}
+		if setting, err := db.SynchronousCommit(ctx); err == nil && setting == "off" {
+			log.Warn().Msg("synchronous_commit is off: a crash of the database takes commits back; they are caught up from the log as long as it holds those rows")
+		}
 		if drain {
 			return worker.Drain(ctx)
 		}
