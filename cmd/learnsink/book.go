@@ -29,8 +29,8 @@ type book struct {
 	seen   map[bool]tally
 	beyond beyond
 	// What the log holds: [start, end).
-	start, end       int64
-	rows, tombstones bitmap
+	start, end int64
+	rows       bitmap
 	// Rows whose outcome is not there, and that this is no fault of.
 	absent bitmap
 
@@ -69,7 +69,7 @@ type forgotten struct{ rows, below int64 }
 
 func newBook(log store.Log, source *handlers.Source, p handlers.Position, all []stretch) *book {
 	b := &book{log: log, source: source, position: p, stretches: all, first: p.FirstOffset, next: p.NextOffset,
-		rejected: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, tombstones: bitmap{}, absent: bitmap{},
+		rejected: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
 		seen: map[bool]tally{}, outputs: map[bool]*output{}, forgotten: map[kind]forgotten{}}
 	if len(all) > 0 {
 		b.first, b.next = all[0].from, all[len(all)-1].to
@@ -130,15 +130,11 @@ func (b *book) has(offset int64) bool {
 func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 	at, offset := r.Offset-b.first, r.Offset
 	b.rows.set(at)
-	if len(r.Value) == 0 {
-		b.tombstones.set(at) // it may be ignored
-		return
-	}
 	s := stretchAt(b.stretches, offset)
 	switch {
 	case !s.judged:
 		b.counts.skipped++
-	case b.has(offset):
+	case b.has(offset), len(r.Value) == 0: // a tombstone may be ignored
 	case s.announced == 0:
 		b.counts.silent++
 	default:

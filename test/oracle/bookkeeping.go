@@ -53,7 +53,7 @@ func (h *House) ledger(ctx context.Context, e *expected, f *Findings) error {
 	err := Query(ctx, h.DB, `SELECT topic || '-' || partition, sum(accepted)::bigint, sum(rejected)::bigint, sum(to_offset - from_offset)::bigint,
 			sum((SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c))::bigint,
 			max(to_offset), bool_or(gap) FROM (SELECT *, from_offset <> coalesce(lag(to_offset) OVER (PARTITION BY topic, partition ORDER BY from_offset), 0) AS gap
-			FROM learnsink.ledger) l GROUP BY 1`, func(rows pgx.Rows) error {
+			FROM learnsink.ledger WHERE NOT superseded) l GROUP BY 1`, func(rows pgx.Rows) error {
 		var at string
 		var c counts
 		var counted, end int64
