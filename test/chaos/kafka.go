@@ -38,15 +38,15 @@ type listener struct {
 	Advertised string
 }
 
-// kafka is one real Apache Kafka broker, a process of ours.
+// kafka is one real Apache Kafka broker and its controller, processes of ours.
 type kafka struct {
 	dir, jars string
-	direct    string // its address, past all proxies
+	direct    string // the broker's address, past all proxies
 	reaper    *reaper
 	admin     *kadm.Client
 	client    *kgo.Client
 
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // the broker
 	done chan struct{}
 }
 
@@ -101,27 +101,34 @@ func startKafka(ctx context.Context, dir string, members []listener, reaper *rea
 		return nil, err
 	}
 	k := &kafka{dir: dir, jars: jars, direct: fmt.Sprintf("127.0.0.1:%d", ports[0]), reaper: reaper}
-	var properties bytes.Buffer
-	if err := template.Must(template.New("").Parse(kafkaProperties)).Execute(&properties, map[string]any{
-		"Controller": ports[1], "Direct": ports[0], "Members": members, "Data": filepath.Join(dir, "data"),
-	}); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(k.file("server.properties"), properties.Bytes(), 0o644),
-		os.WriteFile(k.file("log4j2.xml"), kafkaLog4j, 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(k.file("log4j2.xml"), kafkaLog4j, 0o644)); err != nil {
 		return nil, err
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
-	format := exec.CommandContext(ctx, "java", k.args("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", "format",
-		"-t", base64.RawURLEncoding.EncodeToString(id), "-c", k.file("server.properties"))...)
-	if out, err := format.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("format Kafka's storage: %w: %s", err, tail(out))
+	for _, role := range []string{"controller", "broker"} {
+		var properties bytes.Buffer
+		if err := template.Must(template.New("").Parse(kafkaProperties)).Execute(&properties, map[string]any{
+			"Broker": role == "broker", "Controller": ports[1], "Direct": ports[0], "Members": members, "Data": k.file(role),
+		}); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(k.file(role+".properties"), properties.Bytes(), 0o644); err != nil {
+			return nil, err
+		}
+		format := exec.CommandContext(ctx, "java", k.args("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", "format",
+			"-t", base64.RawURLEncoding.EncodeToString(id), "-c", k.file(role+".properties"))...)
+		if out, err := format.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("format the storage of Kafka's %s: %w: %s", role, err, tail(out))
+		}
 	}
 	if k.client, err = kgo.NewClient(kgo.SeedBrokers(k.direct), kgo.MetadataMinAge(50*time.Millisecond), kgo.RetryTimeout(2*time.Second)); err != nil {
 		return nil, err
 	}
 	k.admin = kadm.NewClient(k.client)
+	if _, _, err := k.launch("controller", "-Xmx256m"); err != nil {
+		return nil, err
+	}
 	if err := k.start(); err != nil {
 		return nil, err
 	}
@@ -135,16 +142,21 @@ func (k *kafka) args(more ...string) []string {
 }
 
 // start starts the broker's process, on what it has stored.
-func (k *kafka) start() error {
-	log, err := os.OpenFile(k.file("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+func (k *kafka) start() (err error) {
+	k.cmd, k.done, err = k.launch("broker", "-Xms256m", "-Xmx512m")
+	return err
+}
+
+func (k *kafka) launch(role string, heap ...string) (*exec.Cmd, chan struct{}, error) {
+	log, err := os.OpenFile(k.file(role+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer log.Close()
-	k.cmd = exec.Command("java", k.args("-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "kafka.Kafka", k.file("server.properties"))...)
-	k.cmd.Stdout, k.cmd.Stderr, k.cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
-	k.done, err = k.reaper.run(k.cmd)
-	return err
+	cmd := exec.Command("java", k.args(append(heap, "-XX:TieredStopAtLevel=1", "kafka.Kafka", k.file(role+".properties"))...)...)
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
+	done, err := k.reaper.run(cmd)
+	return cmd, done, err
 }
 
 // end ends the broker's process, with SIGKILL or as an operator would, and waits for it.
@@ -168,7 +180,7 @@ func (k *kafka) answers(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-k.done:
-			text, _ := os.ReadFile(k.file("log"))
+			text, _ := os.ReadFile(k.file("broker.log"))
 			return fmt.Errorf("the broker has ended: %s", tail(text))
 		default:
 		}
@@ -188,6 +200,22 @@ func (k *kafka) serves(ctx context.Context) error {
 		return err
 	}
 	return ends.Error()
+}
+
+// torn returns what the broker says of transactions that it has completed
+// without their markers: their outputs and their offsets are not one any more,
+// and no client can help it.
+func (k *kafka) torn() (lines []string, err error) {
+	text, err := os.ReadFile(k.file("broker.log"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "while trying to send transaction markers") && strings.Contains(line, "can be skipped") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines, nil
 }
 
 // committed returns how far the partitions of topics are committed, and their sum.

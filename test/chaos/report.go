@@ -197,7 +197,7 @@ func (r *report) faultTable(p func(string, ...any)) {
 func (r *report) outcome(p func(string, ...any)) {
 	t := r.sent
 	p("\n## What came of it\n")
-	p("%d rows were sent in %d batches, of which %d were transactions (%d aborted, %d batches failed, their truth is in the log); rows by compression: %s.", t.Rows, t.Batches,
+	p("%d rows were sent in %d batches, of which %d were transactions (%d aborted, %d failed: what became of them is in the log); rows by compression: %s.", t.Rows, t.Batches,
 		t.Transactions, t.Aborted, t.Failed, counts(t.Compression))
 	p("%d records were committed to the sources, and each has its one outcome, unless it is named above.\n", r.found.Records)
 	p("| promise | found |\n|---|--:|")

@@ -27,6 +27,13 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 	}
 	say("the oracle has looked at %d records in %s", found.Records, time.Since(began).Round(time.Millisecond))
 
+	torn, err := a.kafka.torn()
+	if err != nil {
+		return err
+	}
+	if len(torn) > 0 {
+		return fmt.Errorf("kafka has completed %d transactions without their markers: %s", len(torn), torn[0])
+	}
 	all, err := lines(ctx, a.db, time.Time{})
 	if err != nil {
 		return fmt.Errorf("the notes on the ledger: %w", err)
