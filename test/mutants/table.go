@@ -1,0 +1,185 @@
+package main
+
+// Shorthands for the files that mutants change.
+const (
+	apply       = "store/apply.go"
+	rows        = "store/rows.go"
+	leaseFile   = "consumer/lease.go"
+	gather      = "consumer/gather.go"
+	fetchFile   = "consumer/fetch.go"
+	record      = "consumer/record.go"
+	transaction = "consumer/transaction.go"
+)
+
+var (
+	simulation = catcher{kind: bySimulation}
+	chaos      = catcher{kind: byChaos}
+)
+
+func test(pkg, run string) catcher { return catcher{byTest, pkg, run} }
+
+// mutants: first those that take one of the guards away which the promise
+// rests on, then those that go about it a wrong way, then the reading.
+var mutants = []mutant{
+	{"no-compare-and-set", "a batch is applied whatever the position and whoever owns the partition", chaos, []edit{
+		{apply, "	case epoch != b.Epoch:\n		return handlers.ErrFenced\n	case held:", "	case held:"},
+		{apply, "	case next != b.From:\n		return fmt.Errorf(\"%w: at %d, not %d\", handlers.ErrMoved, next, b.From)\n", ""},
+		{apply, "AND epoch = $3 AND next_offset = $4`", "AND $3::bigint IS NOT NULL AND $4::bigint IS NOT NULL`"},
+	}},
+	{"kafka-offset-for-the-truth", "reading goes on at the offset that the group has committed", simulation, []edit{
+		{leaseFile, "	next = l.position.NextOffset\n", `	next = l.position.NextOffset
+	if to, _, err := l.offsets.Moved(ctx, l.tp); err == nil && to > 0 {
+		next = to
+	}
+`},
+	}},
+	{"plain-select-after-a-lost-commit", "a COMMIT without a reply is looked up by a SELECT that does not wait for it", chaos, []edit{
+		{apply, "err := s.pool.QueryRow(ctx, lockPosition, b.Source.Topic", "err := s.pool.QueryRow(ctx, lockPosition[:len(lockPosition)-len(\" FOR UPDATE\")], b.Source.Topic"},
+	}},
+	{"safe-to-retry-believed", "a COMMIT without a reply is taken for not done where pgx says that trying again is safe", chaos, []edit{
+		{apply, "		case errors.Is(err, errFaster), again(err):\n", "		case errors.Is(err, errFaster), again(err), unsaid:\n"},
+		{apply, "		case errors.Is(err, errUnknown):\n", "		case errors.Is(err, errUnknown) && !unsaid:\n"},
+		{apply, "		err := s.apply(ctx, b, bisect)\n", "		err := s.apply(ctx, b, bisect)\n		unsaid := errors.Is(err, errUnknown) && pgconn.SafeToRetry(err)\n"},
+	}},
+	{"no-init-producer-id", "after an uncertain reply the marker is read and publishing goes on, and the transactional id is not taken over first", simulation, []edit{
+		{transaction, "	producer *producer\n}", "	producer *producer\n	kept     *producer\n}"},
+		{transaction, "	session, err := p.cluster.initProducer(ctx, p.id)\n	if err != nil {\n		return Marker{}, err\n	}\n", `	session := p.kept
+	if session == nil {
+		var err error
+		if session, err = p.cluster.initProducer(ctx, p.id); err != nil {
+			return Marker{}, err
+		}
+		p.kept = session
+	}
+`},
+	}},
+	{"unsorted-keys", "keys are locked and written in any order", chaos, []edit{
+		{rows, "JOIN learnsink.tracking t USING (registration_id, learning_object_id)\nORDER BY 1, 2 FOR", "JOIN learnsink.tracking t USING (registration_id, learning_object_id)\nFOR"},
+		{rows, "JOIN learnsink.tracking_deleted t USING (registration_id, learning_object_id)\nORDER BY 1, 2 FOR", "JOIN learnsink.tracking_deleted t USING (registration_id, learning_object_id)\nFOR"},
+		{rows, "ORDER BY 1 FOR UPDATE OF i", "FOR UPDATE OF i"},
+		{rows, "ORDER BY 1 FOR UPDATE OF r", "FOR UPDATE OF r"},
+		{rows, "	slices.SortFunc(keys, compare)\n", ""},
+		{rows, "	\"slices\"\n", ""},
+	}},
+	{"no-collapse", "every row of a batch is written, not the last one of each key", chaos, []edit{
+		{rows, "	for _, key := range sortedKeys(tracking, compareTracking) {\n		d := tracking[key].last\n		if d == nil {\n			continue\n		}\n", `	for i := range decisions {
+		d := &decisions[i]
+		if d.Verdict != handlers.Accepted || d.Tracking == nil {
+			continue
+		}
+		key := d.Tracking.TrackingKey
+`},
+	}},
+	{"outbox-dropped-before-end-txn", "an outbox entry may go as soon as its publication begins", simulation, []edit{
+		{leaseFile, "		if err := l.publish(ctx, entries); err != nil {\n			return err\n		}\n		// Only now", "		l.published.Store(entries[len(entries)-1].To)\n		if err := l.publish(ctx, entries); err != nil {\n			return err\n		}\n		// Only now"},
+	}},
+	{"reader-instead-of-our-fetch", "records are read by kafka-go's Reader", chaos, []edit{
+		{fetchFile, "	\"slices\"\n", "	\"slices\"\n	\"strings\"\n"},
+		{fetchFile, "	set    recordSet // what", "	reader *kafka.Reader\n	set    recordSet // what"},
+		{fetchFile, "	if from != l.next {\n		l.set.fill(nil, nil)\n", "	if l.tp.Topic != \"\" {\n		return l.readAsReader(ctx, from, wait)\n	}\n	if from != l.next {\n		l.set.fill(nil, nil)\n"},
+		{fetchFile, "// fetch fills set with one response.\n", readAsReader + "// fetch fills set with one response.\n"},
+	}},
+	{"a-gap-ignored", "where retention was faster, reading goes on at what is left", simulation, []edit{
+		{gather, "import (\n	\"context\"\n", "import (\n	\"context\"\n	\"errors\"\n"},
+		{gather, "	g.left, err = g.log.Read(ctx, g.next, wait)\n", `	g.left, err = g.log.Read(ctx, g.next, wait)
+	if stop := (*StopError)(nil); errors.As(err, &stop) && stop.State == handlers.DataLost {
+		start, err := g.log.Start(ctx)
+		g.left = Chunk{From: g.next, Next: start, Stable: start, End: start}
+		return err
+	}
+`},
+	}},
+
+	{"a-transactional-id-of-its-own", "every owner publishes under an id of its own, and fences nobody", simulation, []edit{
+		{transaction, "\".\" + strconv.Itoa(tp.Partition), markers", "\".\" + strconv.Itoa(tp.Partition) + \".\" + strconv.FormatInt(time.Now().UnixNano(), 36), markers"},
+	}},
+	{"marker-read-too-early", "the marker is read before the transactional id is taken over", simulation, []edit{
+		{transaction, "	session, err := p.cluster.initProducer(ctx, p.id)\n	if err != nil {\n		return Marker{}, err\n	}\n	marker, err := p.cluster.marker(ctx, p.markers, p.tp)\n", `	marker, err := p.cluster.marker(ctx, p.markers, p.tp)
+	if err != nil {
+		return Marker{}, err
+	}
+	session, err := p.cluster.initProducer(ctx, p.id)
+`},
+	}},
+	{"marker-outside-the-transaction", "the marker is written once the transaction is over", simulation, []edit{
+		{transaction, `	if err := p.cluster.addMarker(ctx, session, p.markers, p.tp, marker); err != nil {
+		return err
+	}
+	if err := p.cluster.endTransaction(ctx, session); err != nil {
+		return err
+	}
+`, `	if err := p.cluster.endTransaction(ctx, session); err != nil {
+		return err
+	}
+	if err := p.cluster.addMarker(ctx, session, p.markers, p.tp, marker); err != nil {
+		return err
+	}
+	if err := p.cluster.endTransaction(ctx, session); err != nil {
+		return err
+	}
+`},
+	}},
+	{"end-txn-error-ignored", "what EndTxn answers does not matter", simulation, []edit{
+		{transaction, "	if err := p.cluster.endTransaction(ctx, session); err != nil {\n		return err\n	}\n", "	_ = p.cluster.endTransaction(ctx, session)\n"},
+	}},
+	{"sequence-not-advanced", "every batch of a session has the same sequence", simulation, []edit{
+		{transaction, "				session.advance(f.lane, f.taken)\n", ""},
+	}},
+	{"marker-gone-is-nothing-published", "a marker that has expired is not looked for in the outputs", simulation, []edit{
+		{leaseFile, "		if marker.Through, err = l.publisher.Find(ctx, entries); err != nil {\n			return err\n		}\n", ""},
+	}},
+	{"published-twice-after-a-restore", "rows below the marker that are applied again are published again", simulation, []edit{
+		{leaseFile, "				if settled[i].Record.Offset < silent {\n", "				if settled[i].Record.Offset < 0 && silent > 0 {\n"},
+	}},
+	{"publication-out-of-turn", "a batch does not wait for the one before it to be published", simulation, []edit{
+		{leaseFile, "	if err := await(ctx, before.published); err != nil {\n		return err\n	}\n", ""},
+	}},
+	{"aborted-rows-are-rows", "what a sender has aborted is applied", simulation, []edit{
+		{record, "	case attributes&attrTransactional != 0 && dead:\n", "	case attributes&attrTransactional != 0 && dead && base < 0:\n"},
+	}},
+	{"a-batch-passed-over", "the error of a batch that cannot be read is told once, and reading goes on behind it", test("consumer", "^TestWhatCannotBeReadIsNotPassed$"), []edit{
+		{fetchFile, "			l.set.fill(nil, nil)\n			l.metrics.refused", "			l.metrics.refused"},
+	}},
+	{"no-checksum", "a batch's checksum is not looked at", test("consumer", "^TestHostileFrames$"), []edit{
+		{record, "crc != crc32.Checksum(b[atAttributes:], castagnoli()) {", "crc != crc32.Checksum(b[atAttributes:], castagnoli()) && base < 0 {"},
+	}},
+	{"no-cap", "a batch may decompress to anything", test("consumer", "^TestHostileFrames$"), []edit{
+		{"consumer/compress.go", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n	limit = 1 << 29\n"},
+	}},
+}
+
+const readAsReader = `// readAsReader reads by kafka-go's Reader.
+func (l *partitionLog) readAsReader(ctx context.Context, from int64, wait time.Duration) (Chunk, error) {
+	if l.reader == nil {
+		l.reader = kafka.NewReader(kafka.ReaderConfig{Brokers: strings.Split(l.client.addr.String(), ","), Dialer: l.client.dialer,
+			Topic: l.tp.Topic, Partition: l.tp.Partition, MinBytes: 1, MaxBytes: 10 << 20, MaxWait: 250 * time.Millisecond,
+			IsolationLevel: kafka.ReadCommitted})
+		l.next = -1
+	}
+	if from != l.next {
+		if err := l.reader.SetOffset(from); err != nil {
+			return Chunk{}, err
+		}
+	}
+	chunk := Chunk{From: from, Next: from}
+	reading, cancel := context.WithTimeout(ctx, max(wait, 50*time.Millisecond))
+	defer cancel()
+	for len(chunk.Records) < 100 {
+		m, err := l.reader.FetchMessage(reading)
+		if err != nil {
+			break
+		}
+		r := handlers.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time.UTC(), Key: m.Key, Value: m.Value}
+		for _, h := range m.Headers {
+			r.Headers = append(r.Headers, handlers.Header{Key: h.Key, Value: h.Value})
+		}
+		chunk.Records, chunk.Next = append(chunk.Records, r), m.Offset+1
+		chunk.Bytes += sizeOf(&r)
+	}
+	l.next = chunk.Next
+	_, end, err := l.client.bounds(ctx, l.tp)
+	chunk.Stable, chunk.End = max(end, chunk.Next), max(end, chunk.Next)
+	return chunk, err
+}
+
+`
