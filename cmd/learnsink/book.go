@@ -134,7 +134,7 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 	switch {
 	case !s.judged:
 		b.counts.skipped++
-	case b.has(offset), len(r.Value) == 0: // a tombstone may be ignored
+	case b.has(offset), len(r.Value) == 0 && b.kind(offset) != isRejected: // a tombstone may be ignored
 	case s.announced == 0:
 		b.counts.silent++
 	default:
@@ -263,7 +263,7 @@ func (b *book) judgeSum(l store.LedgerLine, is kind, want, got int64) {
 	case got < want && l.From < horizon:
 		b.forget(is, want-got, min(horizon, l.To))
 	default:
-		b.faults.add(l.From, "to %d: the ledger counts %d %srows, the topics hold %d", l.To, want, is, got)
+		b.faults.add(l.From, "from here to offset %d the ledger counts %d %srows, the topics hold %d", l.To, want, is, got)
 	}
 }
 

@@ -341,10 +341,10 @@ func (d *deep) report() {
 		}
 		switch n := b.counts.unseen; {
 		case n > 0 && b.readable():
-			fmt.Fprintf(out, "%s/%d holds nothing before offset %d: which offsets before it are the %d rows that the ledger counts is not seen\n",
+			fmt.Fprintf(out, "%s/%d holds nothing before offset %d: which offsets before it were rows is the ledger's word alone (%d rows)\n",
 				b.log.Topic, b.log.Partition, b.start, n)
 		case n > 0:
-			fmt.Fprintf(out, "%s/%d is no longer the log that it was: which of its offsets are the %d rows that the ledger counts is not seen\n",
+			fmt.Fprintf(out, "%s/%d is no longer the log that it was: which of its offsets were rows is the ledger's word alone (%d rows)\n",
 				b.name(), b.log.Partition, n)
 		}
 	}

@@ -382,3 +382,73 @@ func TestChangedVerdictsAreListed(t *testing.T) {
 		}
 	})
 }
+
+// The audit of a system at work: nothing of what comes meanwhile confuses it.
+func TestAuditWhileRunning(t *testing.T) {
+	t.Parallel()
+	eachKafka(t, func(t *testing.T, brokers string) {
+		h, s := rowgenHouse(t, brokers, "sessionTimeout: 6s\nbatch: {rows: 50}\n"), &story{}
+		g := rowgen.New(rowgen.Config{Seed: 48, Bad: 0.2, Plain: true})
+		h.tell(s, g, 500)
+		p := h.start("", "serve")
+		for range 3 {
+			h.tell(s, g, 700)
+			audit := h.start("", "audit", "--deep")
+			for range 5 {
+				h.tell(s, g, 100)
+			}
+			if code := audit.wait(time.Minute); code != 0 {
+				t.Errorf("audit --deep while rows come: exit %d\n%s", code, &audit.stdout)
+			}
+		}
+		h.caughtUp(40 * time.Second)
+		p.stop()
+		h.check(s)
+	})
+}
+
+// What topics have forgotten is proved by the ledger, and said; what they
+// have not is still found.
+func TestAuditOfTopicsThatForget(t *testing.T) {
+	t.Parallel()
+	eachKafka(t, func(t *testing.T, brokers string) {
+		h, s := rowgenHouse(t, brokers, "batch: {rows: 50}\n"), &story{}
+		h.tell(s, rowgen.New(rowgen.Config{Seed: 49, Bad: 0.2, Plain: true}), 900)
+		h.drain()
+		forget := func(topic string, part int64) {
+			ctx := context.Background()
+			ends, err := h.admin.ListCommittedOffsets(ctx, topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before kadm.Offsets
+			ends.Each(func(o kadm.ListedOffset) {
+				if o.Partition == 0 {
+					before.Add(kadm.Offset{Topic: topic, Partition: 0, At: o.Offset / part, LeaderEpoch: -1})
+				}
+			})
+			if _, err := h.admin.DeleteRecords(ctx, before); err != nil {
+				t.Fatal(err)
+			}
+		}
+		forget(h.accepted, 2)
+		if out := h.audit(); !strings.Contains(out, h.accepted+"/0 holds nothing before offset ") || !strings.Contains(out, " accepted rows of "+h.tracking+"/0 below offset ") ||
+			!strings.Contains(out, " are proved by the ledger alone") || strings.Contains(out, "rejected rows") {
+			t.Errorf("audit --deep: %s", out)
+		}
+		forget(h.tracking, 3)
+		forget(h.deadLetter, 1)
+		out := h.audit()
+		if !strings.Contains(out, h.tracking+"/0 holds nothing before offset ") || !strings.Contains(out, " rejected rows of "+h.tracking+"/0 below offset ") {
+			t.Errorf("audit --deep: %s", out)
+		}
+		t.Log(out)
+		// A line of the ledger that counts a row more than there was.
+		if _, err := h.db.Exec(context.Background(), `UPDATE learnsink.rejection SET source_offset = source_offset + 1 WHERE id = (SELECT max(id) FROM learnsink.rejection WHERE source_partition = 1)`); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := h.try("", "audit", "--deep"); code != 3 || !strings.Contains(out, "and a line in the table rejection") {
+			t.Errorf("audit --deep with a rejection of another offset: exit %d\n%s", code, out)
+		}
+	})
+}
