@@ -85,16 +85,14 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 	if err != nil {
 		return err
 	}
-	if len(lanes) == 0 { // batches without a row: no reason to move the marker
-		p.producer = session
-		return nil
-	}
 	into := make([]lane, 0, len(lanes))
 	for l := range lanes {
 		into = append(into, l)
 	}
-	if err := p.cluster.addPartitions(ctx, session, into); err != nil {
-		return err
+	if len(into) > 0 { // else it is the marker alone
+		if err := p.cluster.addPartitions(ctx, session, into); err != nil {
+			return err
+		}
 	}
 	if err := p.send(ctx, lanes, func(ctx context.Context, round []*freight) map[lane]error {
 		for _, f := range round {
@@ -332,13 +330,14 @@ func (c *Client) Markers(ctx context.Context, group string, topics ...string) (m
 	return markers, nil
 }
 
-// scan reads all partitions of a topic from a time on up to their stable end.
+// scan reads all partitions of a topic from a time on up to their end. Where
+// somebody's open transaction holds back what is behind it, it waits for that.
 func (c *Client) scan(ctx context.Context, topic string, since time.Time, fn func(*handlers.Record) error) error {
 	from, err := c.OffsetsAt(ctx, topic, since)
 	if err != nil {
 		return err
 	}
-	to, err := c.StableOffsets(ctx, topic)
+	to, err := c.EndOffsets(ctx, topic)
 	if err != nil {
 		return err
 	}
