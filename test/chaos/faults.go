@@ -58,6 +58,8 @@ var faults = []*fault{
 		how: "processes leave and come, six times within a few seconds"},
 	{name: "partition added", weight: 2, do: grow,
 		how: "a source topic gets another partition, and keys that live there"},
+	{name: "rows deleted ahead of the position", weight: 1, do: lose,
+		how: "rows of a source are deleted (DeleteRecords) before any process could read them; its partition has to stop with data_lost and the exact range, the others go on; then `position set --to beginning`"},
 	{name: "rolling change", weight: 1, do: roll,
 		how: "process after process ends by SIGTERM and another build takes its place, while rows are in flight"},
 }

@@ -235,6 +235,30 @@ func (k *kafka) committed(ctx context.Context, topics ...string) (map[partition]
 	return ends, sum, nil
 }
 
+// stable waits until no transaction is open in a partition: one that its
+// sender has lost sight of ends by its timeout.
+func (k *kafka) stable(ctx context.Context, p partition) error {
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ends, err := k.admin.ListEndOffsets(ctx, p.topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return err
+		}
+		committed, _, err := k.committed(ctx, p.topic)
+		if err != nil {
+			return err
+		}
+		if end, _ := ends.Lookup(p.topic, p.n); end.Offset == committed[p] {
+			return nil
+		}
+		if time.Now().After(deadline) || !sleep(ctx, 50*time.Millisecond) {
+			return fmt.Errorf("a transaction of ours stays open in %s", p)
+		}
+	}
+}
+
 // partition is one of a topic.
 type partition struct {
 	topic string

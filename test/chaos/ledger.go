@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -57,11 +58,18 @@ func zombies(all []line) (found []line) {
 	for _, l := range all {
 		t := tenure{l.partition, l.epoch}
 		before, there := last[l.partition]
+		// A line that no process wrote is an operator's, who does not own anything.
+		if !strings.HasPrefix(l.who, "chaos-") {
+			l.who = owner[t]
+		}
 		if who, owned := owner[t]; owned && who != l.who || there && (l.epoch < before.epoch || l.from < before.to) {
 			found = append(found, l)
 			continue
 		}
-		owner[t], last[l.partition] = l.who, l
+		if l.who != "" {
+			owner[t] = l.who
+		}
+		last[l.partition] = l
 	}
 	return found
 }

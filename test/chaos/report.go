@@ -199,6 +199,9 @@ func (r *report) outcome(p func(string, ...any)) {
 	p("\n## What came of it\n")
 	p("%d rows were sent in %d batches, of which %d were transactions (%d aborted, %d failed: what became of them is in the log); rows by compression: %s.", t.Rows, t.Batches,
 		t.Transactions, t.Aborted, t.Failed, counts(t.Compression))
+	if t.Last != nil {
+		p("The last failure of the sender: %v.", t.Last)
+	}
 	p("%d records were committed to the sources, and each has its one outcome, unless it is named above.\n", r.found.Records)
 	p("| promise | found |\n|---|--:|")
 	p("| tables, bookkeeping and outputs that are not the model's, records lost, wrong or there twice | %d |", len(r.found.Faults)+r.found.More)

@@ -51,7 +51,7 @@ type sender struct {
 	home       map[string]int32 // partition by topic and key
 	reserve    map[string][]string
 	tally      tally
-	alone      sync.Mutex // held while a batch is sent: a fault may want none
+	alone      sync.Mutex // held while a batch is sent
 }
 
 // tally is what was sent, as the sender meant it.
@@ -336,11 +336,24 @@ func (s *sender) grown(topic string, n int32) {
 	s.reserve[topic] = keys[some:]
 }
 
-// sendApart sends n records to a partition of the topic lost, and returns once
-// they are all there. Nobody else sends meanwhile.
-func (s *sender) sendApart(ctx context.Context, p int32, n int) error {
+// pause waits until nothing is being sent and no transaction is open, and
+// keeps it so until resume is called.
+func (s *sender) pause() (resume func()) {
 	s.alone.Lock()
-	defer s.alone.Unlock()
+	for _, a := range s.atomic {
+		<-a.busy
+	}
+	return func() {
+		for _, a := range s.atomic {
+			a.busy <- struct{}{}
+		}
+		s.alone.Unlock()
+	}
+}
+
+// sendApart sends n records to a partition of the topic lost while the sender
+// pauses, and returns once they are all there.
+func (s *sender) sendApart(ctx context.Context, p int32, n int) error {
 	s.mu.Lock()
 	var records []*kgo.Record
 	for range n {

@@ -25,11 +25,10 @@ type expected struct {
 	World    *rowgen.World
 	Outcomes map[string]*Outcome // by id
 	Ends     map[string]int64    // by partition: how far its log is committed
-	Lost     map[string]int64    // by partition: how many offsets were gone before they were read
 }
 
 func newExpected(s *Story) *expected {
-	e := &expected{World: rowgen.NewWorld(), Outcomes: map[string]*Outcome{}, Ends: map[string]int64{}, Lost: map[string]int64{}}
+	e := &expected{World: rowgen.NewWorld(), Outcomes: map[string]*Outcome{}, Ends: map[string]int64{}}
 	e.World.ByEventTime = s.ByEventTime
 	return e
 }
@@ -43,8 +42,7 @@ func (h *House) expect(ctx context.Context, s *Story) (*expected, error) {
 			return nil, err
 		}
 		for p, end := range ends {
-			at := place(topic, p)
-			e.Ends[at] = end
+			e.Ends[place(topic, p)] = end
 			from := int64(0)
 			for _, g := range s.Gone {
 				if g.Topic == topic && g.Partition == p {
@@ -54,7 +52,6 @@ func (h *House) expect(ctx context.Context, s *Story) (*expected, error) {
 						}
 					}
 					from = g.To
-					e.Lost[at] += g.To - g.Unread
 				}
 			}
 			for r, err := range Log(ctx, h.Brokers, topic, p, end, false) {
