@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"learnsink/consumer"
 	"learnsink/handlers"
@@ -151,7 +152,7 @@ func (d *deep) readOutputs(ctx context.Context) error {
 				b.outputs[o.accepted] = o
 			}
 		}
-		ends, err := offsets(ctx, d.client.StableOffsets, topic)
+		ends, err := d.settled(ctx, topic)
 		if err != nil {
 			return err
 		}
@@ -169,6 +170,40 @@ func (d *deep) readOutputs(ctx context.Context) error {
 	}
 	return nil
 }
+
+// settled returns the stable ends of an output, once they have come to where
+// the topic ends now: what is published is seen a moment later, when the
+// brokers have written that its transaction is committed.
+func (d *deep) settled(ctx context.Context, topic string) (map[int]int64, error) {
+	ends, err := offsets(ctx, d.client.EndOffsets, topic)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; {
+		stable, err := offsets(ctx, d.client.StableOffsets, topic)
+		if err != nil {
+			return nil, err
+		}
+		behind := slices.ContainsFunc(slices.Collect(maps.Keys(ends)), func(p int) bool { return stable[p] < ends[p] })
+		if !behind {
+			return stable, nil
+		}
+		if time.Since(began) > openPatience {
+			d.app.warn("%s has a transaction that nobody ends: what is behind it is not read", topic)
+			return stable, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// openPatience is longer than the brokers leave a transaction open that nobody ends.
+const openPatience = 45 * time.Second
 
 // readLog hands the records of [from, end) of a log to fn, and returns the
 // offset from which on the log has held them all. Where retention is faster

@@ -169,7 +169,7 @@ func (s *setter) run(ctx context.Context) (err error) {
 		return nil
 	}
 	for _, plan := range plans {
-		if err := s.set(ctx, plan); err != nil {
+		if err := s.set(ctx, l, plan); err != nil {
 			return fmt.Errorf("%s/%d: %w", plan.position.Topic, plan.position.Partition, err)
 		}
 	}
@@ -293,7 +293,7 @@ func (s *setter) say(format string, args ...any) { fmt.Fprintf(s.app.stdout, for
 // previewCut says whose rows outcome_daily will count twice.
 func (s *setter) previewCut(ctx context.Context, n *plan) error {
 	return s.db.Ledger(ctx, n.log(), n.to, n.to+1, func(l store.LedgerLine) error {
-		if l.From < n.to {
+		if l.From < n.to && l.Accepted+l.Rejected > 0 {
 			s.say("  the batch of offsets %d to %d stays in the ledger: outcome_daily counts its rows from %d on twice", l.From, l.To-1, n.to)
 		}
 		return nil
@@ -305,48 +305,53 @@ func (n *plan) log() store.Log {
 	return store.Log{TopicPartition: n.position.TopicPartition, Incarnation: n.position.Incarnation}
 }
 
-// set takes a partition over and sets its position. What was planned is
-// planned once more then, since the position may have gone on: an owner that
-// runs applies until it is fenced.
-func (s *setter) set(ctx context.Context, n *plan) error {
+// set takes a partition over and sets its position. The owner that is fenced
+// off by that claims it again, soon: then it is tried once more.
+func (s *setter) set(ctx context.Context, l *logs, n *plan) error {
 	if n.mode == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeOverPatience)
 	defer cancel()
-	for attempt := 1; ; attempt++ {
-		p, err := s.takeOver(ctx, n.position.TopicPartition, n.position.ClusterID)
-		if err != nil {
+	for {
+		err := s.trySet(ctx, l, n)
+		if !errors.Is(err, handlers.ErrFenced) || ctx.Err() != nil {
 			return err
 		}
-		l, _, err := s.ask(ctx)
-		if err != nil {
-			return err
-		}
-		if n.mode == store.Forward && p.NextOffset >= n.to {
-			s.say("%s/%d has come to offset %d by itself", p.Topic, p.Partition, p.NextOffset)
-			return nil
-		}
-		now, err := s.plan(l, n.source, p, map[int]int64{p.Partition: n.to})
-		if err != nil {
-			return fmt.Errorf("it has changed since it was looked at: %w", err)
-		}
-		done, err := s.db.SetPosition(ctx, store.PositionChange{
-			TopicPartition: p.TopicPartition, Epoch: p.Epoch, To: now.to, Mode: now.mode, ClusterID: now.cluster, Published: now.published,
-			Action: n.source.Rules.Action(), Operator: s.flags.operator(),
-		})
-		if errors.Is(err, handlers.ErrFenced) && attempt < 3 {
-			continue // its owner has claimed it again meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		held := ""
-		if p.State.Held() {
-			held = ", and stays " + string(p.State)
-		}
-		s.say("%s/%d is set from offset %d to %d: round %d, incarnation %d%s", p.Topic, p.Partition,
-			done.From.Offset, done.To.Offset, done.To.Round, done.To.Incarnation, held)
+	}
+}
+
+// trySet plans once more what was planned, since the position may have gone
+// on: an owner that runs applies until it is fenced. It is quick about it.
+func (s *setter) trySet(ctx context.Context, l *logs, n *plan) error {
+	p, err := s.takeOver(ctx, n.position.TopicPartition, n.position.ClusterID)
+	if err != nil {
+		return err
+	}
+	if l.markers, err = s.client.Markers(ctx, s.config.Group, p.Topic); err != nil {
+		return err
+	}
+	if n.mode == store.Forward && p.NextOffset >= n.to {
+		s.say("%s/%d has come to offset %d by itself", p.Topic, p.Partition, p.NextOffset)
 		return nil
 	}
+	l.end[p.TopicPartition] = max(l.end[p.TopicPartition], p.NextOffset) // the log has grown with it
+	now, err := s.plan(l, n.source, p, map[int]int64{p.Partition: n.to})
+	if err != nil {
+		return fmt.Errorf("it has changed since it was looked at: %w", err)
+	}
+	done, err := s.db.SetPosition(ctx, store.PositionChange{
+		TopicPartition: p.TopicPartition, Epoch: p.Epoch, To: now.to, Mode: now.mode, ClusterID: now.cluster, Published: now.published,
+		Action: n.source.Rules.Action(), Operator: s.flags.operator(),
+	})
+	if err != nil {
+		return err
+	}
+	held := ""
+	if p.State.Held() {
+		held = ", and stays " + string(p.State)
+	}
+	s.say("%s/%d is set from offset %d to %d: round %d, incarnation %d%s", p.Topic, p.Partition,
+		done.From.Offset, done.To.Offset, done.To.Round, done.To.Incarnation, held)
+	return nil
 }
