@@ -97,6 +97,7 @@ type partitionLog struct {
 	next   int64     // the offset that set goes on at
 	stable int64
 	end    int64
+	leader int32 // the latest leader's epoch of the batches that were read
 	// beyond is since when the wanted offset has been past the end.
 	beyond time.Time
 }
@@ -125,7 +126,7 @@ func (l *partitionLog) Start(ctx context.Context) (int64, error) {
 func (l *partitionLog) Read(ctx context.Context, from int64, wait time.Duration) (Chunk, error) {
 	if from != l.next {
 		l.set.fill(nil, nil)
-		l.next = from
+		l.next, l.leader = from, -1
 	}
 	for fetched := false; ; {
 		chunk, ok, err := l.set.next(from)
@@ -133,6 +134,13 @@ func (l *partitionLog) Read(ctx context.Context, from int64, wait time.Duration)
 			// The last batch of a response may be cut off, but not the only one.
 			err = corrupt("a response without a whole batch")
 		}
+		if l.set.leader >= 0 && l.set.leader < l.leader {
+			// Leaders follow each other within one log.
+			return Chunk{}, &StopError{handlers.LogDiverged, fmt.Sprintf(
+				"the rows from offset %d on are of an older leader (epoch %d) than those before them (%d): the topic was made anew, or its log was cut and written again",
+				from, l.set.leader, l.leader)}
+		}
+		l.leader = max(l.leader, l.set.leader)
 		switch {
 		case err != nil:
 			// What the wire spoilt may come whole next time. And whoever asks

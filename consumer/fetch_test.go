@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -202,6 +203,42 @@ func TestFetchNamesWhatItCannotDo(t *testing.T) {
 
 // TestFetchPassesCompactedTails reads a compacted topic to its end: the last
 // batches hold fewer records than offsets, or none.
+// TestFetchNoticesAnOlderLeader: rows of an older leader than those before
+// them are another log's.
+func TestFetchNoticesAnOlderLeader(t *testing.T) {
+	batch := func(base int64, leader int32) []byte {
+		b := at(mustEncode(t, NoCompression, Message{Value: []byte("{}")}), base)
+		binary.BigEndian.PutUint32(b[atLeader:], uint32(leader))
+		return b
+	}
+	for _, c := range []struct {
+		leaders []int32
+		stop    bool
+	}{
+		{[]int32{0, 0, 3, 3, 7}, false},
+		{[]int32{-1, 4, -1, 5}, false},
+		{[]int32{3, 4, 3}, true},
+		{[]int32{2, -1, 0}, true},
+	} {
+		l := newPartitionLog(nil, handlers.TopicPartition{Topic: "rows"}, fetchLimits{})
+		var raw []byte
+		for i, leader := range c.leaders {
+			raw = append(raw, batch(int64(i), leader)...)
+		}
+		l.set.fill(raw, nil)
+		var err error
+		for i := range c.leaders {
+			if _, err = l.Read(t.Context(), int64(i), 0); err != nil {
+				break
+			}
+		}
+		var stopped *StopError
+		if got := errors.As(err, &stopped) && stopped.State == handlers.LogDiverged; got != c.stop || !c.stop && err != nil {
+			t.Errorf("leaders %v: %v", c.leaders, err)
+		}
+	}
+}
+
 func TestFetchPassesCompactedTails(t *testing.T) {
 	t.Parallel()
 	cluster := kafkatest.New(t)

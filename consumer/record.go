@@ -27,6 +27,7 @@ const (
 	batchHeader    = 61 // bytes before the records
 	batchLengthEnd = 12 // bytes that the length does not count
 
+	atLeader          = 12
 	atCRC             = 17
 	atAttributes      = 21
 	atLastOffsetDelta = 23
@@ -88,6 +89,7 @@ type recordSet struct {
 	aborting  map[int64]struct{}
 	maxBytes  int // cap on what one batch may decompress to
 	codecs    *decompressor
+	leader    int32 // epoch of the leader that wrote the batch last walked past; -1 unknown
 	open      openBatch
 }
 
@@ -148,6 +150,7 @@ func (s *recordSet) next(from int64) (Chunk, bool, error) {
 	if base < 0 || delta < 0 || base > math.MaxInt64-1-delta {
 		return Chunk{}, false, corrupt("offsets %d+%d", base, delta)
 	}
+	s.leader = int32(binary.BigEndian.Uint32(b[atLeader:]))
 	s.raw = s.raw[len(b):]
 
 	chunk := Chunk{From: from, Next: max(from, base+delta+1)}
