@@ -244,9 +244,9 @@ func writePosition(ctx context.Context, tx pgx.Tx, p handlers.Position) error {
 		anchor = &p.Anchor.V.Offset
 	}
 	_, err := tx.Exec(ctx, `UPDATE learnsink.position SET cluster_id = $3, first_offset = $4, next_offset = $5, accepted = $6, rejected = $7, skipped = $8,
-		state = $9, state_reason = $10, incarnation = $11, round = $12, announced_since = $13, anchor_offset = $14, anchor_hash = $15, breaker_below = $16, updated_at = now()
+		state = $9, state_reason = $10, incarnation = $11, round = $12, announced_since = $13, anchor_offset = $14, anchor_hash = $15, breaker_below = $16, epoch = $17, updated_at = now()
 		WHERE topic = $1 AND partition = $2`, p.Topic, p.Partition, p.ClusterID, p.FirstOffset, p.NextOffset, p.Accepted, p.Rejected, p.Skipped,
-		p.State, storable(p.StateReason), p.Incarnation, p.Round, p.AnnouncedSince, anchor, p.Anchor.V.Hash, p.BreakerBelow)
+		p.State, storable(p.StateReason), p.Incarnation, p.Round, p.AnnouncedSince, anchor, p.Anchor.V.Hash, p.BreakerBelow, p.Epoch)
 	return err
 }
 
@@ -283,6 +283,9 @@ func (s *Store) Pause(ctx context.Context, tp handlers.TopicPartition, by Operat
 // that the breaker holds is let on up to end, the log's stable end: rows
 // below it are what the operator has looked at, the breaker watches those that
 // come. A partition that is not held stays as it is.
+//
+// The epoch is raised with it: an owner that has read that the partition is
+// held cannot say so any more, and claims it anew.
 func (s *Store) Resume(ctx context.Context, tp handlers.TopicPartition, end int64, by Operator) (was handlers.State, err error) {
 	defer wrap(&err, "resume the partition")
 	err = s.operating(ctx, func(tx pgx.Tx) error {
@@ -296,6 +299,7 @@ func (s *Store) Resume(ctx context.Context, tp handlers.TopicPartition, end int6
 			detail["breakerBelow"] = p.BreakerBelow
 		}
 		p.State, p.StateReason = handlers.Running, ""
+		p.Epoch++
 		if err := writePosition(ctx, tx, p); err != nil {
 			return err
 		}

@@ -279,6 +279,10 @@ func TestPauseAndResume(t *testing.T) {
 	if p := w.position(tp); p.StateReason != "" || p.BreakerBelow != 0 {
 		t.Errorf("resumed: %+v", p)
 	}
+	if err := w.SetState(ctx, tp, o.Epoch, handlers.Breaker, "what the owner had read before"); !errors.Is(err, handlers.ErrFenced) {
+		t.Errorf("an owner that still speaks of the hold: %v", err)
+	}
+	o.takeOver()
 	o.three()
 	w.exec(`UPDATE learnsink.position SET state = 'breaker', state_reason = 'a flood'`)
 	was, err = w.Resume(ctx, tp, 50, operator)
