@@ -432,18 +432,17 @@ func TestAuditOfTopicsThatForget(t *testing.T) {
 			}
 		}
 		forget(h.accepted, 2)
-		if out := h.audit(); !strings.Contains(out, h.accepted+"/0 holds nothing before offset ") || !strings.Contains(out, " accepted rows of "+h.tracking+"/0 below offset ") ||
+		if out := h.audit(); !strings.Contains(out, h.accepted+"/0 holds nothing before offset ") || !strings.Contains(out, " accepted rows of "+h.group+".") ||
 			!strings.Contains(out, " are proved by the ledger alone") || strings.Contains(out, "rejected rows") {
 			t.Errorf("audit --deep: %s", out)
 		}
 		forget(h.tracking, 3)
 		forget(h.deadLetter, 1)
 		out := h.audit()
-		if !strings.Contains(out, h.tracking+"/0 holds nothing before offset ") || !strings.Contains(out, " rejected rows of "+h.tracking+"/0 below offset ") {
+		if !strings.Contains(out, h.tracking+"/0 holds nothing before offset ") || !strings.Contains(out, " rejected rows of "+h.group+".") {
 			t.Errorf("audit --deep: %s", out)
 		}
-		t.Log(out)
-		// A line of the ledger that counts a row more than there was.
+		// A line in the table that speaks of another row.
 		if _, err := h.db.Exec(context.Background(), `UPDATE learnsink.rejection SET source_offset = source_offset + 1 WHERE id = (SELECT max(id) FROM learnsink.rejection WHERE source_partition = 1)`); err != nil {
 			t.Fatal(err)
 		}
