@@ -18,10 +18,10 @@ var faults = []*fault{
 		how: "SIGSTOP for 7 to 9 s, the session is 6 s; then SIGCONT: a zombie"},
 	{name: "process dozing", weight: 6, do: asleep(500*time.Millisecond, 3*time.Second),
 		how: "SIGSTOP for 0.5 to 3 s, within the session"},
-	{name: "broker killed", weight: 2, do: endBroker(syscall.SIGKILL),
+	{name: "broker killed", weight: 2, do: killBroker,
 		how: "SIGKILL to Apache Kafka, started again on its data within 2 s"},
-	{name: "broker restarted", weight: 1, do: endBroker(syscall.SIGTERM),
-		how: "SIGTERM to Apache Kafka, started again on its data within 2 s"},
+	{name: "broker restarted", weight: 1, do: restartBroker,
+		how: "SIGTERM to Apache Kafka, started again on its data within 2 s; transactions are open, but none is just being committed (KAFKA-20734)"},
 	{name: "database killed", weight: 4, do: killDatabase,
 		how: "SIGKILL to PostgreSQL's postmaster, started again on its data within 2 s"},
 	{name: "database ends connections", weight: 8, do: terminate,
@@ -106,23 +106,54 @@ func asleep(lo, hi time.Duration) func(context.Context, *nemesis) (string, error
 	}
 }
 
-func endBroker(signal syscall.Signal) func(context.Context, *nemesis) (string, error) {
-	return func(ctx context.Context, n *nemesis) (string, error) {
-		ending, cancel := context.WithTimeout(ctx, 30*time.Second)
-		defer cancel()
-		if err := n.kafka.end(ending, signal); err != nil {
-			return "", err
-		}
-		away := n.between(0, 2*time.Second)
-		sleep(ctx, away)
-		if err := n.kafka.start(); err != nil {
-			return "", err
-		}
-		if err := n.kafka.answers(ctx); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("away for %s and its start", away.Round(time.Millisecond)), n.recovers(ctx, "broker")
+func killBroker(ctx context.Context, n *nemesis) (string, error) {
+	if err := n.kafka.end(ctx, syscall.SIGKILL); err != nil {
+		return "", err
 	}
+	return n.startBroker(ctx)
+}
+
+// restartBroker ends the broker in good order. A broker that is alone leaves
+// its partitions without a leader then, and forgets the markers of transactions
+// that it is just committing (KAFKA-20734): so nothing new reaches it from a
+// moment before, and what it has prepared it may finish.
+func restartBroker(ctx context.Context, n *nemesis) (string, error) {
+	resume := n.sender.pause()
+	defer resume()
+	for _, m := range n.members {
+		m.kafka.stall()
+	}
+	defer func() {
+		for _, m := range n.members {
+			m.kafka.cut(false)
+			m.kafka.goOn()
+		}
+	}()
+	sleep(ctx, 100*time.Millisecond) // what was just passing has passed
+	if err := n.kafka.nothingPrepared(ctx); err != nil {
+		return "", err
+	}
+	if err := n.kafka.end(ctx, syscall.SIGTERM); err != nil {
+		return "", err
+	}
+	for _, m := range n.members {
+		m.kafka.cut(false)
+		m.kafka.goOn()
+	}
+	resume()
+	return n.startBroker(ctx)
+}
+
+func (n *nemesis) startBroker(ctx context.Context) (string, error) {
+	away := n.between(0, 2*time.Second)
+	sleep(ctx, away)
+	if err := n.kafka.start(); err != nil {
+		return "", err
+	}
+	if err := n.kafka.answers(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("away for %s and its start", away.Round(time.Millisecond)), n.recovers(ctx, "broker")
 }
 
 func killDatabase(ctx context.Context, n *nemesis) (string, error) {

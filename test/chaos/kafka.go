@@ -161,6 +161,8 @@ func (k *kafka) launch(role string, heap ...string) (*exec.Cmd, chan struct{}, e
 
 // end ends the broker's process, with SIGKILL or as an operator would, and waits for it.
 func (k *kafka) end(ctx context.Context, signal syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	if err := k.cmd.Process.Signal(signal); err != nil {
 		return fmt.Errorf("signal the broker: %w", err)
 	}
@@ -200,6 +202,23 @@ func (k *kafka) serves(ctx context.Context) error {
 		return err
 	}
 	return ends.Error()
+}
+
+// nothingPrepared waits until the broker has no transaction left that it is
+// just ending.
+func (k *kafka) nothingPrepared(ctx context.Context) error {
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		ending, err := k.admin.ListTransactions(ctx, nil, []string{"PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
+		if err != nil {
+			return fmt.Errorf("list transactions: %w", err)
+		}
+		if len(ending) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) || !sleep(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("%d transactions are being ended, and do not end", len(ending))
+		}
+	}
 }
 
 // torn returns what the broker says of transactions that it has completed

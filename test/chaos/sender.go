@@ -337,18 +337,18 @@ func (s *sender) grown(topic string, n int32) {
 }
 
 // pause waits until nothing is being sent and no transaction is open, and
-// keeps it so until resume is called.
+// keeps it so until resume is called, once or more.
 func (s *sender) pause() (resume func()) {
 	s.alone.Lock()
 	for _, a := range s.atomic {
 		<-a.busy
 	}
-	return func() {
+	return sync.OnceFunc(func() {
 		for _, a := range s.atomic {
 			a.busy <- struct{}{}
 		}
 		s.alone.Unlock()
-	}
+	})
 }
 
 // sendApart sends n records to a partition of the topic lost while the sender
