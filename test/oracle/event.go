@@ -47,14 +47,14 @@ type Event struct {
 	Rules string
 }
 
-// catalogue is under which ids the database knows what rows speak of.
-type catalogue struct {
+// catalog is under which ids the database knows what rows speak of.
+type catalog struct {
 	registrations, trainings map[string]int64 // by login and session guid
 	objects                  map[string]int64 // by guid
 }
 
-func (h *House) catalogue(ctx context.Context) (*catalogue, error) {
-	c := &catalogue{registrations: map[string]int64{}, trainings: map[string]int64{}, objects: map[string]int64{}}
+func (h *House) catalog(ctx context.Context) (*catalog, error) {
+	c := &catalog{registrations: map[string]int64{}, trainings: map[string]int64{}, objects: map[string]int64{}}
 	err := Query(ctx, h.DB, `SELECT l.login || ' ' || s.guid, r.id, s.training_id FROM learnsink.registration r JOIN learnsink.learner l ON l.id = r.learner_id JOIN learnsink.session s ON s.id = r.session_id`,
 		func(rows pgx.Rows) error {
 			var key string
@@ -76,7 +76,7 @@ func (h *House) catalogue(ctx context.Context) (*catalogue, error) {
 }
 
 // event holds an accepted event against what it must say.
-func (c *catalogue) event(f *Findings, id string, o *Outcome, r *kgo.Record) {
+func (c *catalog) event(f *Findings, id string, o *Outcome, r *kgo.Record) {
 	var v Event
 	if err := json.Unmarshal(r.Value, &v); err != nil {
 		f.faultf("%s: %v in %s", id, err, r.Value)

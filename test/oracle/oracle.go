@@ -91,7 +91,7 @@ func (h *House) Check(ctx context.Context, s *Story) (*Findings, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids, err := h.catalogue(ctx)
+	ids, err := h.catalog(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +103,7 @@ func (h *House) Check(ctx context.Context, s *Story) (*Findings, error) {
 			return nil, err
 		}
 	}
-	for _, o := range []*outputs{
-		{topic: h.Accepted, id: "ce_id", belongs: func(o *Outcome) bool { return o.Errors == nil }, compare: ids.event},
-		{topic: h.DeadLetter, id: "learnsink.id", belongs: func(o *Outcome) bool { return o.Errors != nil }, compare: deadLetter},
-	} {
+	for _, o := range outputsOf(h.Accepted, h.DeadLetter, ids) {
 		o.expected, o.Findings, o.repeats = e, f, s.Repeats
 		if err := h.read(ctx, o); err != nil {
 			return nil, err

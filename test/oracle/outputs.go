@@ -27,6 +27,14 @@ type lane struct {
 	to   int32
 }
 
+// outputsOf are the looks at both output topics.
+func outputsOf(accepted, deadLetters string, ids *catalog) []*outputs {
+	return []*outputs{
+		{topic: accepted, id: "ce_id", belongs: func(o *Outcome) bool { return o.Errors == nil }, compare: ids.event},
+		{topic: deadLetters, id: "learnsink.id", belongs: func(o *Outcome) bool { return o.Errors != nil }, compare: deadLetter},
+	}
+}
+
 // read looks at the whole of an output topic.
 func (h *House) read(ctx context.Context, o *outputs) error {
 	ends, err := Ends(ctx, h.Brokers, o.topic)
