@@ -122,12 +122,11 @@ func (l *link) forward(from, to net.Conn, split splitter, requests bool) {
 			}
 			return
 		}
-		pass, told := m.size, chan struct{}(nil)
+		look := l.answered
 		if requests {
-			pass, told = l.asked(m)
-		} else {
-			pass, told = l.answered(m)
+			look = l.asked
 		}
+		pass, told := look(m)
 		if _, err := io.CopyN(to, r, int64(pass)); err != nil {
 			return
 		}
@@ -237,7 +236,7 @@ func (p *proxy) cut(hard bool) int {
 	return len(links)
 }
 
-// close and open the road to newcomers.
+// setShut turns newcomers away, or lets them in again.
 func (p *proxy) setShut(shut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
