@@ -35,7 +35,7 @@ type report struct {
 	early, late takes
 	most        takes
 	logs        *logs
-	looks       int
+	looks, back int // at the positions; and how many had gone back
 }
 
 func newReport(o options) *report { return &report{options: o, began: time.Now()} }
@@ -163,14 +163,16 @@ func (r *report) markdown() string {
 	if r.harness != nil {
 		p("\n**Unverified:** %v", r.harness)
 	}
-	for title, list := range map[string][]string{"Broken": bad, "Missed goals": missed} {
+	itemize := func(title string, list []string) {
 		if len(list) > 0 {
 			p("\n## %s\n", title)
-			for _, text := range list {
-				p("- %s", strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  "))
-			}
+		}
+		for _, text := range list {
+			p("- %s", strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  "))
 		}
 	}
+	itemize("Broken", bad)
+	itemize("Missed goals", missed)
 	r.faultTable(p)
 	if r.harness != nil {
 		return b.String()
@@ -205,7 +207,7 @@ func (r *report) outcome(p func(string, ...any)) {
 	p("%d records were committed to the sources, and each has its one outcome, unless it is named above.\n", r.found.Records)
 	p("| promise | found |\n|---|--:|")
 	p("| tables, bookkeeping and outputs that are not the model's, records lost, wrong or there twice | %d |", len(r.found.Faults)+r.found.More)
-	p("| positions or epochs that went back, in %d looks | see above, or none |", r.looks)
+	p("| positions or epochs that went back, in %d looks | %d |", r.looks, r.back)
 	p("| zombie writes accepted, in %d batches | %d |", r.batches, len(r.zombies))
 	p("| attempts of zombies fenced off, by the logs | %d |", r.logs.fenced)
 	p("| outputs there again, to a read_committed reader | %s |", counts(r.found.Repeats))

@@ -27,6 +27,7 @@ type watch struct {
 	pending int64 // entries in the outbox
 	seen    time.Time
 	looks   int
+	back    int   // positions that went back
 	end     int64 // sum of the committed ends of the sources
 	endSeen time.Time
 	stopped map[partition]string // state and reason of what is not running and not waiting
@@ -105,6 +106,7 @@ func (w *watch) compare(now map[partition]stand) {
 	for p, before := range w.stands {
 		after, there := now[p]
 		if !there || after.next < before.next || after.epoch < before.epoch {
+			w.back++
 			w.arena.faultf("the position of %s went back: from offset %d, epoch %d to offset %d, epoch %d (there: %v)", p, before.next, before.epoch, after.next, after.epoch, there)
 		}
 	}
