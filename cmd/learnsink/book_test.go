@@ -169,6 +169,10 @@ func TestBookNamesFaults(t *testing.T) {
 			b.drop(1, true)
 			b.outputs[true].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 2}}
 		}, exactly: true, counts: counts{outcomes: 8}},
+		{what: "the first is missing, and nothing was forgotten", plant: func(b *book) {
+			b.drop(0, true)
+			b.outputs[true].lanes[0] = &lane{first: map[*book]int64{b: 1}}
+		}, want: "t/0 offset 0: is a row without an outcome", counts: counts{outcomes: 9}},
 		{what: "missing, and younger than what is forgotten", plant: func(b *book) {
 			b.drop(0, true)
 			b.drop(4, true)
