@@ -300,6 +300,7 @@ func grow(ctx context.Context, n *nemesis) (string, error) {
 			return "", ctx.Err()
 		}
 	}
+	sleep(ctx, 2*newsAge) // or the sender's clients refuse to write there
 	n.sender.grown(topic, int32(partitions))
 	return fmt.Sprintf("%s has %d now", topic, partitions), nil
 }

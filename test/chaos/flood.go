@@ -44,11 +44,12 @@ func (a *arena) calm(ctx context.Context) error {
 	return a.settle(ctx)
 }
 
-// floods floods now and then while faults go on: about a fifth of the time,
-// whatever the faults are.
+// floods floods now and then while faults go on, whatever the faults are: twice
+// in four minutes, some six times in thirty.
 func (a *arena) floods(ctx context.Context, r *rand.Rand, end time.Time) {
+	shortest := max(40*time.Second, time.Until(end)/10)
 	for {
-		pause := time.Duration(40+r.IntN(60)) * time.Second
+		pause := shortest + time.Duration(r.Int64N(int64(shortest)))
 		if time.Now().Add(pause+floodTime+5*time.Second).After(end) || !sleep(ctx, pause) {
 			return
 		}

@@ -69,6 +69,9 @@ type atomicSender struct {
 	busy   chan struct{} // holds one token while nobody uses it
 }
 
+// newsAge is after how long every client knows of a partition that was added.
+const newsAge = time.Second
+
 var codecs = []struct {
 	name  string
 	codec kgo.CompressionCodec
@@ -130,7 +133,7 @@ func learnerOf(key []byte) int {
 func (s *sender) client(codec kgo.CompressionCodec, more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(s.broker), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec),
-		kgo.ProducerLinger(0), kgo.MetadataMinAge(100 * time.Millisecond),
+		kgo.ProducerLinger(0), kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(newsAge),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }), // rows come as soon as the broker is back
 	}, more...)...)
 }
