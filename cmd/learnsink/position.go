@@ -170,8 +170,16 @@ func readLogs(ctx context.Context, c *config, client *consumer.Client, topic str
 	if l.committed, err = client.GroupOffsets(ctx, c.Group, topics...); err != nil {
 		return nil, err
 	}
-	l.markers, err = client.Markers(ctx, c.Group, topics...)
-	return l, err
+	return l, l.readMarkers(ctx, c, client, topics...)
+}
+
+// readMarkers reads the published markers; with publish: at-least-once nobody
+// else does, and they may be old.
+func (l *logs) readMarkers(ctx context.Context, c *config, client *consumer.Client, topics ...string) (err error) {
+	if c.Publish == string(consumer.Transactional) {
+		l.markers, err = client.Markers(ctx, c.Group, topics...)
+	}
+	return err
 }
 
 // published returns where the published marker of a position stands; false

@@ -328,7 +328,7 @@ func (s *setter) trySet(ctx context.Context, l *logs, n *plan) error {
 	if err != nil {
 		return err
 	}
-	if l.markers, err = s.client.Markers(ctx, s.config.Group, p.Topic); err != nil {
+	if err := l.readMarkers(ctx, s.config, s.client, p.Topic); err != nil {
 		return err
 	}
 	if n.mode == store.Forward && p.NextOffset >= n.to {

@@ -83,6 +83,17 @@ func TestParseID(t *testing.T) {
 	}
 }
 
+// Rows of a topic that was made anew have ids that say so.
+func TestOutcomesOfARecreatedTopicAreFollowed(t *testing.T) {
+	w := &waiter{topic: "t", lines: map[place]int{{1, 5}: 1, {1, 6}: 2}, news: make(chan struct{}, 1)}
+	for _, id := range []string{"t~2-1-5", "t-1-6", "u~2-1-5", "t2-1-5"} {
+		w.outcome(id, &handlers.Record{})
+	}
+	if w.accepted != 2 || len(w.lines) != 0 {
+		t.Errorf("%d accepted, %d without an outcome", w.accepted, len(w.lines))
+	}
+}
+
 func TestParseStart(t *testing.T) {
 	for in, want := range map[string]start{
 		"beginning":              {which: 'b'},
