@@ -151,7 +151,7 @@ func (s *setter) run(ctx context.Context) (err error) {
 	var faults []error
 	var plans []*plan
 	for _, p := range chosen {
-		plan, err := s.plan(l, source, p, to)
+		plan, err := s.plan(l, source, p, to, false)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s/%d: %w", p.Topic, p.Partition, err))
 			continue
@@ -211,8 +211,9 @@ type plan struct {
 	published  int64 // where the marker stands and counts, else 0
 }
 
-// plan finds out what setting a position comes to, or why it is refused.
-func (s *setter) plan(l *logs, source *handlers.Source, p handlers.Position, to map[int]int64) (*plan, error) {
+// plan finds out what setting a position comes to, or why it is refused; taken
+// says whether the partition was taken over for it.
+func (s *setter) plan(l *logs, source *handlers.Source, p handlers.Position, to map[int]int64, taken bool) (*plan, error) {
 	tp := p.TopicPartition
 	published, counts := l.published(p)
 	if !counts {
@@ -242,21 +243,26 @@ func (s *setter) plan(l *logs, source *handlers.Source, p handlers.Position, to 
 		n.mode = store.Republish
 	case !s.silent:
 		return nil, badCall("from offset %d back to %d: say --republish (the rows are judged and announced again, under the ids that they have) or --silent (they are judged again; what was announced stays, and nothing is announced again)", p.NextOffset, n.to)
-	case !counts && p.Accepted+p.Rejected > 0:
-		return nil, errNoMarker(s.config, p)
+	case !s.marked(counts, taken):
+		return nil, errNoMarker(s.config)
 	default:
 		n.mode = store.Silent
 	}
 	return n, nil
 }
 
-// errNoMarker says why nothing can be kept silent: only the published marker
-// says what was announced.
-func errNoMarker(c *config, p handlers.Position) error {
+// marked reports whether there is, or will be, a published marker that says
+// what was announced: taking the partition over writes one that is gone.
+func (s *setter) marked(counts, taken bool) bool {
+	return s.config.Publish == string(consumer.Transactional) && (counts || !taken)
+}
+
+// errNoMarker says why nothing can be kept silent.
+func errNoMarker(c *config) error {
 	if c.Publish == string(consumer.AtLeastOnce) {
 		return badCall("--silent: publish: at-least-once keeps no published marker, so nothing tells what was announced: say --republish; the ids are the same, and readers drop repeats by them")
 	}
-	return badCall("--silent: there is no published marker of round %d or later (nothing was published since the position was set back, or Kafka has let it expire): say --republish; the ids are the same", p.AnnouncedSince)
+	return badCall("--silent: there is no published marker, so nothing tells what was announced: say --republish; the ids are the same")
 }
 
 // preview shows what a plan comes to.
@@ -336,7 +342,7 @@ func (s *setter) trySet(ctx context.Context, l *logs, n *plan) error {
 		return nil
 	}
 	l.end[p.TopicPartition] = max(l.end[p.TopicPartition], p.NextOffset) // the log has grown with it
-	now, err := s.plan(l, n.source, p, map[int]int64{p.Partition: n.to})
+	now, err := s.plan(l, n.source, p, map[int]int64{p.Partition: n.to}, true)
 	if err != nil {
 		return fmt.Errorf("it has changed since it was looked at: %w", err)
 	}
