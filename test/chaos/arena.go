@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"learnsink/test/pgserver"
+	"learnsink/test/proxy"
 	"learnsink/test/rowgen"
 )
 
@@ -78,16 +79,16 @@ func (a *arena) open(ctx context.Context) (err error) {
 	var listeners []listener
 	for i := range a.processes {
 		m := &member{place: i, arena: a, metrics: fmt.Sprintf("127.0.0.1:%d", ports[a.processes+i]), binary: a.binaries[0]}
-		if m.kafka, err = newProxy(kafkaDialect); err != nil {
+		if m.kafka, err = proxy.New(proxy.Kafka); err != nil {
 			return err
 		}
-		if m.db, err = newProxy(postgresDialect); err != nil {
+		if m.db, err = proxy.New(proxy.Postgres); err != nil {
 			return err
 		}
-		m.kafka.serve(fmt.Sprintf("127.0.0.1:%d", ports[i]))
-		m.db.serve(a.db.Config().ConnConfig.Host + fmt.Sprintf(":%d", a.db.Config().ConnConfig.Port))
+		m.kafka.Serve(fmt.Sprintf("127.0.0.1:%d", ports[i]))
+		m.db.Serve(a.db.Config().ConnConfig.Host + fmt.Sprintf(":%d", a.db.Config().ConnConfig.Port))
 		a.members = append(a.members, m)
-		listeners = append(listeners, listener{Port: ports[i], Advertised: m.kafka.address()})
+		listeners = append(listeners, listener{Port: ports[i], Advertised: m.kafka.Address()})
 	}
 	say("Apache Kafka starts")
 	if a.kafka, err = startKafka(ctx, a.file("kafka"), listeners, a.reaper); err != nil {
@@ -158,8 +159,8 @@ func (a *arena) raise(ctx context.Context) error {
 func (a *arena) close() {
 	a.reaper.close()
 	for _, m := range a.members {
-		m.kafka.close()
-		m.db.close()
+		m.kafka.Close()
+		m.db.Close()
 	}
 	if a.kafka != nil {
 		a.kafka.client.Close()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"learnsink/test/proxy"
 )
 
 // faults are all that is done. Those that take long come less often.
@@ -26,29 +28,29 @@ var faults = []*fault{
 		how: "SIGKILL to PostgreSQL's postmaster, started again on its data within 2 s"},
 	{name: "database ends connections", weight: 8, do: terminate,
 		how: "pg_terminate_backend for every connection of learnsink, amid whatever it does"},
-	{name: "broker connections cut", weight: 8, do: cutAll(func(m *member) *proxy { return m.kafka }),
+	{name: "broker connections cut", weight: 8, do: cutAll(func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "every connection to the broker is cut, of one process or of all, with a FIN or a RST"},
-	{name: "database connections cut", weight: 8, do: cutAll(func(m *member) *proxy { return m.db }),
+	{name: "database connections cut", weight: 8, do: cutAll(func(m *member) *proxy.Proxy { return m.db }),
 		how: "every connection to the database is cut, of one process or of all, with a FIN or a RST"},
-	{name: "COMMIT done, reply lost", weight: 10, do: cutAt(commit, true, func(m *member) *proxy { return m.db }),
+	{name: "COMMIT done, reply lost", weight: 10, do: cutAt(proxy.Commit, true, func(m *member) *proxy.Proxy { return m.db }),
 		how: "the database commits, and the connection is cut at a byte of its reply"},
-	{name: "COMMIT cut off", weight: 6, do: cutAt(commit, false, func(m *member) *proxy { return m.db }),
+	{name: "COMMIT cut off", weight: 6, do: cutAt(proxy.Commit, false, func(m *member) *proxy.Proxy { return m.db }),
 		how: "the connection is cut at a byte of COMMIT itself"},
-	{name: "EndTxn done, reply lost", weight: 10, publish: "transactional", do: cutAt(endTxn, true, func(m *member) *proxy { return m.kafka }),
+	{name: "EndTxn done, reply lost", weight: 10, publish: "transactional", do: cutAt(proxy.EndTxn, true, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "the broker ends the transaction, and the connection is cut at a byte of its reply"},
-	{name: "EndTxn cut off", weight: 6, publish: "transactional", do: cutAt(endTxn, false, func(m *member) *proxy { return m.kafka }),
+	{name: "EndTxn cut off", weight: 6, publish: "transactional", do: cutAt(proxy.EndTxn, false, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "the connection is cut at a byte of EndTxn itself"},
-	{name: "marker written, reply lost", weight: 6, publish: "transactional", do: cutAt(txnOffset, true, func(m *member) *proxy { return m.kafka }),
+	{name: "marker written, reply lost", weight: 6, publish: "transactional", do: cutAt(proxy.TxnOffsetCommit, true, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "the broker takes TxnOffsetCommit, and the connection is cut at a byte of its reply"},
-	{name: "outputs written, reply lost", weight: 8, do: cutAt(produce, true, func(m *member) *proxy { return m.kafka }),
+	{name: "outputs written, reply lost", weight: 8, do: cutAt(proxy.Produce, true, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "the broker takes Produce, and the connection is cut at a byte of its reply"},
-	{name: "broker far away", weight: 4, do: slow(func(m *member) *proxy { return m.kafka }),
+	{name: "broker far away", weight: 4, do: slow(func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "100 to 400 ms more each way to the broker, for 2 to 4 s"},
-	{name: "database far away", weight: 4, do: slow(func(m *member) *proxy { return m.db }),
+	{name: "database far away", weight: 4, do: slow(func(m *member) *proxy.Proxy { return m.db }),
 		how: "100 to 400 ms more each way to the database, for 2 to 4 s"},
-	{name: "broker out of reach past the session", weight: 2, do: stall(sessionTimeout+time.Second, sessionTimeout+3*time.Second, func(m *member) *proxy { return m.kafka }),
+	{name: "broker out of reach past the session", weight: 2, do: stall(sessionTimeout+time.Second, sessionTimeout+3*time.Second, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "for 7 to 9 s nothing passes between one process and the broker; the database is there: a zombie that does not sleep"},
-	{name: "database out of reach", weight: 3, do: stall(3*time.Second, 6*time.Second, func(m *member) *proxy { return m.db }),
+	{name: "database out of reach", weight: 3, do: stall(3*time.Second, 6*time.Second, func(m *member) *proxy.Proxy { return m.db }),
 		how: "for 3 to 6 s nothing passes between one process and the database"},
 	{name: "positions locked", weight: 3, do: lock(`SELECT FROM learnsink.position WHERE partition % 2 = $1 FOR UPDATE`),
 		how: "a stranger holds the rows of half of the positions for 2 to 5 s; learnsink waits for a lock for 3 s"},
@@ -121,12 +123,12 @@ func restartBroker(ctx context.Context, n *nemesis) (string, error) {
 	resume := n.sender.pause()
 	defer resume()
 	for _, m := range n.members {
-		m.kafka.stall()
+		m.kafka.Stall()
 	}
 	defer func() {
 		for _, m := range n.members {
-			m.kafka.cut(false)
-			m.kafka.goOn()
+			m.kafka.Cut(false)
+			m.kafka.GoOn()
 		}
 	}()
 	sleep(ctx, 100*time.Millisecond) // what was just passing has passed
@@ -137,8 +139,8 @@ func restartBroker(ctx context.Context, n *nemesis) (string, error) {
 		return "", err
 	}
 	for _, m := range n.members {
-		m.kafka.cut(false)
-		m.kafka.goOn()
+		m.kafka.Cut(false)
+		m.kafka.GoOn()
 	}
 	resume()
 	return n.startBroker(ctx)
@@ -175,12 +177,12 @@ func terminate(ctx context.Context, n *nemesis) (string, error) {
 	return fmt.Sprintf("%d connections", ended), err
 }
 
-func cutAll(of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+func cutAll(of func(*member) *proxy.Proxy) func(context.Context, *nemesis) (string, error) {
 	return func(_ context.Context, n *nemesis) (string, error) {
 		members, who := n.some()
 		hard, cut := n.r.IntN(2) == 0, 0
 		for _, m := range members {
-			cut += of(m).cut(hard)
+			cut += of(m).Cut(hard)
 		}
 		return fmt.Sprintf("%d connections of %s", cut, who), nil
 	}
@@ -188,7 +190,7 @@ func cutAll(of func(*member) *proxy) func(context.Context, *nemesis) (string, er
 
 // cutAt sets a trap on the roads of every process, waits until it has sprung
 // three times, and takes it away.
-func cutAt(is what, reply bool, of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+func cutAt(is proxy.What, reply bool, of func(*member) *proxy.Proxy) func(context.Context, *nemesis) (string, error) {
 	return func(ctx context.Context, n *nemesis) (string, error) {
 		// A reply cut at its beginning is the deed of which nobody hears: half of them are.
 		at := n.r.Float64()
@@ -198,11 +200,11 @@ func cutAt(is what, reply bool, of func(*member) *proxy) func(context.Context, *
 		const times = 3
 		sprung := make(chan struct{}, times*len(n.members))
 		for _, m := range n.members {
-			of(m).setTrap(&trap{is: is, reply: reply, at: at, times: times, sprung: sprung})
+			of(m).SetTrap(proxy.Trap{Is: is, Reply: reply, At: at, Times: times, Sprung: func() { sprung <- struct{}{} }})
 		}
 		defer func() {
 			for _, m := range n.members {
-				of(m).setTrap(nil)
+				of(m).RemoveTrap()
 			}
 		}()
 		patience := time.NewTimer(15 * time.Second)
@@ -220,31 +222,31 @@ func cutAt(is what, reply bool, of func(*member) *proxy) func(context.Context, *
 	}
 }
 
-func slow(of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+func slow(of func(*member) *proxy.Proxy) func(context.Context, *nemesis) (string, error) {
 	return func(ctx context.Context, n *nemesis) (string, error) {
 		members, who := n.some()
 		latency, d := n.between(100*time.Millisecond, 400*time.Millisecond), n.between(2*time.Second, 4*time.Second)
 		for _, m := range members {
-			of(m).setLatency(latency)
+			of(m).SetLatency(latency)
 		}
 		sleep(ctx, d)
 		for _, m := range members {
-			of(m).setLatency(0)
+			of(m).SetLatency(0)
 		}
 		return fmt.Sprintf("%s for %s, %s", latency.Round(time.Millisecond), d.Round(time.Millisecond), who), nil
 	}
 }
 
 // stall lets nothing pass on the roads of one process; new ones lead nowhere either.
-func stall(lo, hi time.Duration, of func(*member) *proxy) func(context.Context, *nemesis) (string, error) {
+func stall(lo, hi time.Duration, of func(*member) *proxy.Proxy) func(context.Context, *nemesis) (string, error) {
 	return func(ctx context.Context, n *nemesis) (string, error) {
 		m, d, drop := n.victim(), n.between(lo, hi), n.r.IntN(2) == 0
-		of(m).stall()
+		of(m).Stall()
 		sleep(ctx, d)
 		if drop { // what was on its way is lost
-			of(m).cut(true)
+			of(m).Cut(true)
 		}
-		of(m).goOn()
+		of(m).GoOn()
 		return fmt.Sprintf("%s for %s, what was on its way is lost: %v", m.name(), d.Round(time.Millisecond), drop), nil
 	}
 }

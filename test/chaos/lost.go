@@ -62,12 +62,12 @@ func (n *nemesis) deleteAhead(ctx context.Context, p partition, unread int) (gon
 		if err := m.signal(syscall.SIGSTOP); err != nil {
 			return gone, err
 		}
-		m.kafka.setShut(true)
-		m.kafka.cut(true)
+		m.kafka.SetShut(true)
+		m.kafka.Cut(true)
 	}
 	defer func() {
 		for _, m := range n.members {
-			m.kafka.setShut(false)
+			m.kafka.SetShut(false)
 			if failed := m.signal(syscall.SIGCONT); err == nil {
 				err = failed
 			}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"learnsink/test/proxy"
 )
 
 // member is a place in the group: one process of learnsink after another, each
@@ -21,8 +23,8 @@ import (
 type member struct {
 	place   int
 	arena   *arena
-	kafka   *proxy
-	db      *proxy
+	kafka   *proxy.Proxy
+	db      *proxy.Proxy
 	metrics string // address
 
 	mu     sync.Mutex
@@ -56,12 +58,12 @@ func (m *member) start() error {
 	if err != nil {
 		return err
 	}
-	database.Host = m.db.address()
+	database.Host = m.db.Address()
 	query := database.Query()
 	query.Set("application_name", m.name())
 	database.RawQuery = query.Encode()
 	cmd := exec.Command(m.binary, "serve")
-	cmd.Env = m.arena.environment(m.kafka.address(), database.String(), "LEARNSINK_METRICS="+m.metrics, "LEARNSINK_HTTP=off")
+	cmd.Env = m.arena.environment(m.kafka.Address(), database.String(), "LEARNSINK_METRICS="+m.metrics, "LEARNSINK_HTTP=off")
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
 	ended, err := m.arena.reaper.run(cmd)
 	if err != nil {

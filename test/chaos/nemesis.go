@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"learnsink/test/proxy"
 )
 
 // fault is one kind of what is done to learnsink.
@@ -117,8 +119,8 @@ func (n *nemesis) sound() error {
 				return err
 			}
 		}
-		for _, p := range []*proxy{m.kafka, m.db} {
-			if err := p.fault(); err != nil {
+		for _, p := range []*proxy.Proxy{m.kafka, m.db} {
+			if err := p.Fault(); err != nil {
 				return fmt.Errorf("a proxy of place %d: %w", m.place, err)
 			}
 		}

@@ -1,4 +1,4 @@
-package main
+package proxy
 
 import (
 	"bytes"
@@ -10,14 +10,14 @@ import (
 
 // server answers each of Kafka's requests with a reply of ten bytes more, and
 // tells the numbers of those that it got whole.
-func server(t *testing.T) (address string, got chan what) {
+func server(t *testing.T) (address string, got chan What) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	got = make(chan what, 100)
+	got = make(chan What, 100)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -35,7 +35,7 @@ func server(t *testing.T) (address string, got chan what) {
 					if _, err := io.ReadFull(c, body); err != nil {
 						return
 					}
-					got <- what(head[5])
+					got <- What(head[5])
 					if _, err := c.Write(reply(int32(head[11]), "0123456789")); err != nil {
 						return
 					}
@@ -47,21 +47,21 @@ func server(t *testing.T) (address string, got chan what) {
 }
 
 // through returns a proxy before a server, and a connection through it.
-func through(t *testing.T) (p *proxy, c net.Conn, got chan what) {
+func through(t *testing.T) (p *Proxy, c net.Conn, got chan What) {
 	t.Helper()
 	address, got := server(t)
-	p, err := newProxy(kafkaDialect)
+	p, err := New(Kafka)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.serve(address)
-	t.Cleanup(p.close)
+	p.Serve(address)
+	t.Cleanup(p.Close)
 	return p, dial(t, p), got
 }
 
-func dial(t *testing.T, p *proxy) net.Conn {
+func dial(t *testing.T, p *Proxy) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", p.address())
+	c, err := net.Dial("tcp", p.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,19 +82,19 @@ func send(t *testing.T, c net.Conn, n int, requests ...[]byte) []byte {
 func TestAReplyIsCutAtItsByte(t *testing.T) {
 	p, c, got := through(t)
 	sprung := make(chan struct{}, 1)
-	p.setTrap(&trap{is: endTxn, reply: true, at: 0.5, times: 1, sprung: sprung})
+	p.SetTrap(Trap{Is: EndTxn, Reply: true, At: 0.5, Times: 1, Sprung: func() { sprung <- struct{}{} }})
 	// Requests are on their way together: only the one reply is cut, amid.
-	back := send(t, c, 1000, request(produce, 1, "ab"), request(endTxn, 2, "c"), request(produce, 3, ""))
+	back := send(t, c, 1000, request(Produce, 1, "ab"), request(EndTxn, 2, "c"), request(Produce, 3, ""))
 	whole := reply(1, "0123456789")
 	if want := append(whole, reply(2, "0123456789")[:9]...); !bytes.Equal(back, want) {
 		t.Errorf("came back: %q, not %q", back, want)
 	}
 	<-sprung
-	if first, second := <-got, <-got; first != produce || second != endTxn {
+	if first, second := <-got, <-got; first != Produce || second != EndTxn {
 		t.Errorf("the server got %d and %d", first, second)
 	}
 	// The trap has sprung as often as it was to: the next one passes.
-	if back := send(t, dial(t, p), 18, request(endTxn, 4, "")); !bytes.Equal(back, reply(4, "0123456789")) {
+	if back := send(t, dial(t, p), 18, request(EndTxn, 4, "")); !bytes.Equal(back, reply(4, "0123456789")) {
 		t.Errorf("came back: %q", back)
 	}
 }
@@ -102,8 +102,8 @@ func TestAReplyIsCutAtItsByte(t *testing.T) {
 func TestARequestIsCutAtItsByte(t *testing.T) {
 	p, c, got := through(t)
 	sprung := make(chan struct{}, 1)
-	p.setTrap(&trap{is: endTxn, at: 0.9, times: 1, sprung: sprung})
-	if back := send(t, c, 100, request(endTxn, 2, "body")); len(back) != 0 {
+	p.SetTrap(Trap{Is: EndTxn, At: 0.9, Times: 1, Sprung: func() { sprung <- struct{}{} }})
+	if back := send(t, c, 100, request(EndTxn, 2, "body")); len(back) != 0 {
 		t.Errorf("came back: %q", back)
 	}
 	<-sprung
@@ -116,38 +116,38 @@ func TestARequestIsCutAtItsByte(t *testing.T) {
 
 func TestARoadCanBeCutShutAndStalled(t *testing.T) {
 	p, c, _ := through(t)
-	if back := send(t, c, 18, request(produce, 1, "")); len(back) != 18 {
+	if back := send(t, c, 18, request(Produce, 1, "")); len(back) != 18 {
 		t.Fatalf("came back: %q", back)
 	}
-	if n := p.cut(true); n != 1 {
+	if n := p.Cut(true); n != 1 {
 		t.Errorf("%d connections were cut", n)
 	}
-	if back := send(t, c, 18, request(produce, 2, "")); len(back) != 0 {
+	if back := send(t, c, 18, request(Produce, 2, "")); len(back) != 0 {
 		t.Errorf("came back over a connection that was cut: %q", back)
 	}
-	p.setShut(true)
-	if back := send(t, dial(t, p), 18, request(produce, 3, "")); len(back) != 0 {
+	p.SetShut(true)
+	if back := send(t, dial(t, p), 18, request(Produce, 3, "")); len(back) != 0 {
 		t.Errorf("came back over a road that is shut: %q", back)
 	}
-	p.setShut(false)
+	p.SetShut(false)
 
-	p.stall()
+	p.Stall()
 	c = dial(t, p)
 	_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
-	if back := send(t, c, 18, request(produce, 4, "")); len(back) != 0 {
+	if back := send(t, c, 18, request(Produce, 4, "")); len(back) != 0 {
 		t.Errorf("came back over a road that is stalled: %q", back)
 	}
-	p.goOn()
+	p.GoOn()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if back := send(t, c, 18); !bytes.Equal(back, reply(4, "0123456789")) {
 		t.Errorf("what was on its way has not come: %q", back)
 	}
-	p.setLatency(50 * time.Millisecond)
+	p.SetLatency(50 * time.Millisecond)
 	began := time.Now()
-	if back := send(t, c, 18, request(produce, 5, "")); len(back) != 18 || time.Since(began) < 100*time.Millisecond {
+	if back := send(t, c, 18, request(Produce, 5, "")); len(back) != 18 || time.Since(began) < 100*time.Millisecond {
 		t.Errorf("%q came back in %s", back, time.Since(began))
 	}
-	if err := p.fault(); err != nil {
+	if err := p.Fault(); err != nil {
 		t.Error(err)
 	}
 }
