@@ -11,9 +11,10 @@ import (
 // reaper kills what we have started when we are gone, however we ended: a
 // shell reads the pids from a pipe that we hold, and its end is ours.
 type reaper struct {
-	mu   sync.Mutex
-	pipe io.WriteCloser
-	done chan struct{}
+	mu      sync.Mutex
+	pipe    io.WriteCloser
+	done    chan struct{}
+	running sync.WaitGroup
 }
 
 const reap = `
@@ -52,11 +53,11 @@ func (r *reaper) run(cmd *exec.Cmd) (ended chan struct{}, err error) {
 	}
 	r.tell("+", cmd.Process.Pid)
 	ended = make(chan struct{})
-	go func() {
+	r.running.Go(func() {
 		_ = cmd.Wait() // how it ended stands in its ProcessState
 		r.tell("-", cmd.Process.Pid)
 		close(ended)
-	}()
+	})
 	return ended, nil
 }
 
@@ -66,10 +67,11 @@ func (r *reaper) tell(sign string, pid int) {
 	_, _ = fmt.Fprintln(r.pipe, sign, pid)
 }
 
-// close kills what is still running.
+// close kills what is still running, and waits for it.
 func (r *reaper) close() {
 	r.mu.Lock()
 	_ = r.pipe.Close()
 	r.mu.Unlock()
 	<-r.done
+	r.running.Wait()
 }
