@@ -132,7 +132,12 @@ func (p *pipeline) run(ctx context.Context) {
 			pause(ctx, time.Second)
 			continue
 		}
-		l.show(stop.State, stop.Reason)
+		if stop.State.Held() {
+			// It stands in the database, and may be another by now.
+			p.progress.update(func(p *progress) { p.State, p.Reason = stop.State, stop.Reason })
+		} else {
+			l.show(stop.State, stop.Reason)
+		}
 		if stop.Error() != told {
 			told = stop.Error()
 			p.logger.Error().Str("state", string(stop.State)).Str("reason", stop.Reason).Msg("the partition is stopped")
