@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	flags.StringVar(&reportFile, "report", "", "write the report to this file too")
 	flags.StringVar(&o.overlay, "overlay", "", "build learnsink with `go build -overlay` of this file")
 	flags.StringVar(&o.mutant, "mutant", "", "what --overlay breaks, for the report")
-	flags.StringVar(&o.only, "only", "", "only the faults of these names, comma-separated: to look at one")
+	flags.StringVar(&o.only, "only", "", "only the faults of these names, with ; in between: to look at one")
 	flags.BoolVar(&o.race, "race", false, "build learnsink with the race detector")
 	flags.BoolVar(&o.keep, "keep", false, "keep the work folder")
 	flags.BoolVar(&o.verbose, "verbose", false, "tell more of how it goes")
@@ -81,6 +81,10 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 	}
 	if o.processes < 3 || flags.NArg() > 0 || o.minutes <= 0 || o.rate <= 0 {
 		fmt.Fprintln(os.Stderr, "chaos: --processes is 3 or more, --minutes and --rate are above 0, and there are no arguments")
+		return unverified
+	}
+	if len(o.kinds()) == 0 {
+		fmt.Fprintf(os.Stderr, "chaos: no fault is named %q\n", o.only)
 		return unverified
 	}
 	r := newReport(o)

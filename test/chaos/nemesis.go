@@ -76,7 +76,7 @@ func schedule(r *rand.Rand, kinds []*fault) func() *fault {
 // kinds are the faults that come in a run.
 func (o options) kinds() (all []*fault) {
 	for _, f := range faults {
-		if (f.publish == "" || f.publish == o.publish) && (o.only == "" || slices.Contains(strings.Split(o.only, ","), f.name)) {
+		if (f.publish == "" || f.publish == o.publish) && (o.only == "" || slices.Contains(strings.Split(o.only, ";"), f.name)) {
 			all = append(all, f)
 		}
 	}
