@@ -1,26 +1,30 @@
 // Package consumer reads source topics, sends their rows down the road, and
 // publishes what became of them. It is the one room that knows Kafka.
 //
-// # Guarantees, as they are today
+// # Guarantees
 //
 //   - Every record that was committed to a source topic is applied exactly
 //     once, in the order of its partition: the position in the database moves
 //     in the transaction that applies it, under an epoch that every claim
 //     raises. The group's offset is for people; nothing rests on it.
-//   - Every applied row is announced at least once: as an accepted event or a
-//     dead letter, from an outbox that the same transaction writes. After a
-//     crash or an uncertain reply it may be announced again, with the same
-//     id. Within an output partition outputs follow the order of their source
-//     partition, repeats aside.
+//   - Every applied row is announced exactly once, as read_committed readers
+//     see it: as an accepted event or a dead letter, from an outbox that the
+//     same transaction writes, in a transaction of Kafka's that carries how far
+//     the partition is published (the marker). Whoever owns the partition next
+//     takes the transactional id over, which fences its predecessor off, and
+//     only then reads the marker. (publish: at-least-once does without; then
+//     outputs may come again after a crash, with the same ids.) Within an
+//     output partition outputs follow the order of their source partition.
 //   - What is published is below what is applied, and what is committed is
 //     below what is published.
 //   - When machinery fails (a broker, the database, no catalogue), nothing is
 //     dead-lettered: the partition waits, with backoff, visibly, without a
 //     limit in time. No row stops a partition by its size or its content.
-//   - A partition that cannot go on (data_lost, log_diverged, oversized)
-//     stays where it is and says so; the others go on.
+//   - A partition that cannot go on (data_lost, log_diverged, oversized,
+//     breaker, paused) stays where it is and says so; the others go on.
 //
-// The order of effects stands in one function, lease.travel in pipeline.go.
+// The order of effects stands in one function, lease.travel in lease.go; that
+// of one publication in transactionalPublisher.Publish in transaction.go.
 //
 // # Non-obvious
 //
