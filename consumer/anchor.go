@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"learnsink/handlers"
 )
@@ -50,12 +49,8 @@ func (l *partitionLog) Verify(ctx context.Context, anchor handlers.Anchor) error
 		}
 		return &StopError{handlers.LogDiverged, fmt.Sprintf("the record at offset %d is not the one that was applied: the topic was made anew, or its log was cut and written again", anchor.Offset)}
 	}
-	configs, err := l.client.TopicConfigs(ctx, l.tp.Topic)
-	if err != nil {
-		return err
-	}
-	if strings.Contains(configs["cleanup.policy"], "compact") {
-		return nil // it may have been compacted away
+	if compacted, err := l.client.compacted(ctx, l.tp.Topic); err != nil || compacted {
+		return err // it may have been compacted away
 	}
 	return &StopError{handlers.LogDiverged, fmt.Sprintf("the record at offset %d, which was applied, is not in the log: the topic was made anew, or its log was cut and written again", anchor.Offset)}
 }

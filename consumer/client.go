@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -175,6 +176,12 @@ func (c *Client) TopicConfigs(ctx context.Context, topic string) (map[string]str
 		}
 	}
 	return configs, nil
+}
+
+// compacted reports whether a topic is compacted, beside whatever else.
+func (c *Client) compacted(ctx context.Context, topic string) (bool, error) {
+	configs, err := c.TopicConfigs(ctx, topic)
+	return strings.Contains(configs["cleanup.policy"], "compact"), err
 }
 
 // defaultMaxMessageBytes stands in where a topic does not tell its limit.

@@ -326,9 +326,8 @@ func (l claimedLog) Read(context.Context, int64, time.Duration) (Chunk, error) {
 // inspect warns of source topics that forget rows before they are read.
 func (c *Consumer) inspect(ctx context.Context, topics []string) {
 	for _, t := range topics {
-		configs, err := c.client.TopicConfigs(ctx, t)
-		if err == nil && configs["cleanup.policy"] != "" && configs["cleanup.policy"] != "delete" {
-			c.logger.Warn().Str("topic", t).Str("cleanup.policy", configs["cleanup.policy"]).
+		if compacted, err := c.client.compacted(ctx, t); err == nil && compacted {
+			c.logger.Warn().Str("topic", t).
 				Msg("a source topic is compacted: rows that are compacted away before they are read have no outcome")
 		}
 	}
@@ -337,7 +336,7 @@ func (c *Consumer) inspect(ctx context.Context, topics []string) {
 // pipeline makes the road of one assigned partition.
 func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeline {
 	log := newPartitionLog(c.client, tp, fetchLimits{bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed})
-	log.metrics = c.metrics
+	log.metrics, log.strict = c.metrics, true
 	return &pipeline{
 		source:    c.sources[tp.Topic],
 		tp:        tp,

@@ -98,6 +98,8 @@ type partitionLog struct {
 	stable int64
 	end    int64
 	leader int32 // the latest leader's epoch of the batches that were read
+	// strict: a hole in the log is none to jump over.
+	strict bool
 	// beyond is since when the wanted offset has been past the end.
 	beyond time.Time
 }
@@ -153,8 +155,15 @@ func (l *partitionLog) Read(ctx context.Context, from int64, wait time.Duration)
 			return Chunk{}, fmt.Errorf("read %s/%d at offset %d: %w", l.tp.Topic, l.tp.Partition, from, err)
 		case ok && chunk.Next == from: // a batch, or a part of one, that lies before from
 			continue
+		case ok && chunk.Hole > 0 && l.strict:
+			if err := l.hole(ctx, from, from+chunk.Hole); err != nil {
+				l.set.fill(nil, nil)
+				return Chunk{}, err
+			}
+			fallthrough
 		case ok:
 			l.next = chunk.Next
+			l.metrics.passed(l.tp.Topic, &chunk)
 			chunk.Stable, chunk.End = max(l.stable, chunk.Next), max(l.end, chunk.Next)
 			return chunk, nil
 		case fetched:
@@ -216,6 +225,16 @@ func (l *partitionLog) fetch(ctx context.Context, from int64, wait time.Duration
 	slices.SortFunc(aborted, func(a, b abortedTxn) int { return cmp.Compare(a.firstOffset, b.firstOffset) })
 	l.set.fill(p.RecordSet, aborted)
 	return nil
+}
+
+// hole judges offsets within the log that no record batch covers. Compaction
+// leaves some; in a topic that is not compacted rows are missing there.
+func (l *partitionLog) hole(ctx context.Context, from, to int64) error {
+	compacted, err := l.client.compacted(ctx, l.tp.Topic)
+	if err != nil || compacted {
+		return err
+	}
+	return &StopError{handlers.DataLost, fmt.Sprintf("offsets %d to %d are missing within the log, which goes on at %d", from, to-1, to)}
 }
 
 // outOfRange tells a log that has lost its beginning from one that has not

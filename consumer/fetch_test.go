@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"learnsink/handlers"
@@ -236,6 +238,60 @@ func TestFetchNoticesAnOlderLeader(t *testing.T) {
 		if got := errors.As(err, &stopped) && stopped.State == handlers.LogDiverged; got != c.stop || !c.stop && err != nil {
 			t.Errorf("leaders %v: %v", c.leaders, err)
 		}
+	}
+}
+
+// TestFetchStopsAtAHole that nothing explains; where a topic is compacted it
+// is passed.
+func TestFetchStopsAtAHole(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{"delete", "compact", "compact,delete"} {
+		cluster := kafkatest.New(t)
+		topic := cluster.Topic(t, "rows", 1, "cleanup.policy", policy)
+		l := newPartitionLog(newTestClient(t, cluster), handlers.TopicPartition{Topic: topic}, fetchLimits{})
+		l.strict = true
+		batch := mustEncode(t, NoCompression, Message{Value: []byte("{}")})
+		l.set.fill(append(at(batch, 0), at(batch, 4)...), nil)
+		if c, err := l.Read(t.Context(), 0, 0); err != nil || c.Next != 1 || c.Hole != 0 {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		c, err := l.Read(t.Context(), 1, 0)
+		if policy != "delete" {
+			if err != nil || c.Next != 5 || c.Hole != 3 || len(c.Records) != 1 {
+				t.Errorf("%s: %+v, %v", policy, c, err)
+			}
+			continue
+		}
+		var stopped *StopError
+		if !errors.As(err, &stopped) || stopped.State != handlers.DataLost || !strings.Contains(stopped.Reason, "offsets 1 to 3 ") {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}
+
+// TestOffsetsWithoutARecordAreToldApart by why they have none.
+func TestOffsetsWithoutARecordAreToldApart(t *testing.T) {
+	batch := func(base int64, attributes byte) []byte {
+		return edit(at(mustEncode(t, NoCompression, Message{Value: []byte("{}")}, Message{Value: []byte("{}")}), base), func(b []byte) {
+			b[atAttributes+1] |= attributes
+			binary.BigEndian.PutUint64(b[atProducerID:], 7)
+			binary.BigEndian.PutUint32(b[atLastOffsetDelta:], 2) // the last record is compacted away
+		})
+	}
+	l := newPartitionLog(nil, handlers.TopicPartition{Topic: "rows"}, fetchLimits{})
+	reg := prometheus.NewRegistry()
+	l.metrics = NewMetrics(reg)
+	raw := slices.Concat(batch(0, 0), batch(3, attrTransactional), batch(6, attrTransactional|attrControl), batch(9, 0))
+	l.set.fill(raw, []abortedTxn{{7, 3}})
+	for from := int64(0); from < 12; {
+		c, err := l.Read(t.Context(), from, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from = c.Next
+	}
+	for reason, want := range map[string]int{"marker": 3, "aborted": 3, "compacted": 2} {
+		exposes(t, reg, fmt.Sprintf(`learnsink_offsets_skipped_total{reason="%s",topic="rows"} %d`, reason, want))
 	}
 }
 

@@ -38,7 +38,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		records: counter("records_total", "Records that were read from source topics, by topic.", "topic"),
 		skipped: counter("offsets_skipped_total",
-			"Offsets of source topics that hold no row: transaction markers, aborted or compacted records, ignored tombstones.", "topic"),
+			"Offsets of source topics that hold no row, by topic and reason (marker of a transaction, aborted, compacted, ignored tombstone).", "topic", "reason"),
 		rows:       counter("rows_total", "Rows that were applied, by action and outcome (accepted, rejected, ignored).", "action", "outcome"),
 		rejections: counter("rejections_total", "Errors of rejected rows, by action and code; a row may have several.", "action", "code"),
 		absent:     counter("absent_columns_total", "Rows that did not give a column, by action and column.", "action", "column"),
@@ -92,6 +92,19 @@ func (m *Metrics) refused(topic string, err error) {
 	m.corrupted.WithLabelValues(topic, fault).Inc()
 }
 
+// passed counts the offsets of a chunk that hold no record.
+func (m *Metrics) passed(topic string, c *Chunk) {
+	if m == nil {
+		return
+	}
+	compacted := c.Next - c.From - int64(len(c.Records)) - c.Markers - c.Aborted
+	for reason, n := range map[string]int64{"marker": c.Markers, "aborted": c.Aborted, "compacted": compacted} {
+		if n > 0 {
+			m.skipped.WithLabelValues(topic, reason).Add(float64(n))
+		}
+	}
+}
+
 // applied counts a batch that has been applied.
 func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (accepted, rejected int) {
 	topic, action := b.source.Topic, string(b.source.Rules.Action())
@@ -111,7 +124,7 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 		}
 	}
 	m.records.WithLabelValues(topic).Add(float64(len(b.records)))
-	m.skipped.WithLabelValues(topic).Add(float64(b.to-b.from) - float64(accepted+rejected))
+	m.skipped.WithLabelValues(topic, "ignored").Add(float64(ignored))
 	m.rows.WithLabelValues(action, "accepted").Add(float64(accepted))
 	m.rows.WithLabelValues(action, "rejected").Add(float64(rejected))
 	m.rows.WithLabelValues(action, "ignored").Add(float64(ignored))

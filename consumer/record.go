@@ -73,6 +73,10 @@ type Chunk struct {
 	// Records in offset order; fewer than Next-From where offsets hold no
 	// row (transaction markers, aborted or compacted records).
 	Records []handlers.Record
+	// Hole is how many offsets from From on no record batch covers; Markers
+	// and Aborted how many lie in control batches, and in batches of
+	// transactions that were aborted. What else holds no record is compacted.
+	Hole, Markers, Aborted int64
 	// Bytes is about what the records take in memory.
 	Bytes int
 	// Stable is the last stable offset as the broker last told it: the end
@@ -153,7 +157,7 @@ func (s *recordSet) next(from int64) (Chunk, bool, error) {
 	s.leader = int32(binary.BigEndian.Uint32(b[atLeader:]))
 	s.raw = s.raw[len(b):]
 
-	chunk := Chunk{From: from, Next: max(from, base+delta+1)}
+	chunk := Chunk{From: from, Next: max(from, base+delta+1), Hole: max(0, base-from)}
 	attributes := binary.BigEndian.Uint16(b[atAttributes:])
 	producer := int64(binary.BigEndian.Uint64(b[atProducerID:]))
 	for len(s.aborted) > 0 && s.aborted[0].firstOffset <= base+delta {
@@ -167,8 +171,10 @@ func (s *recordSet) next(from int64) (Chunk, bool, error) {
 	case attributes&attrControl != 0:
 		// A marker ends its producer's transaction, whichever way.
 		delete(s.aborting, producer)
+		chunk.Markers = chunk.Next - from - chunk.Hole
 		return chunk, true, nil
 	case attributes&attrTransactional != 0 && dead:
+		chunk.Aborted = chunk.Next - from - chunk.Hole
 		return chunk, true, nil
 	case base+delta < from:
 		return chunk, true, nil
@@ -190,7 +196,7 @@ func (s *recordSet) next(from int64) (Chunk, bool, error) {
 	if attributes&attrLogAppendTime != 0 {
 		s.open.appended = int64(binary.BigEndian.Uint64(b[atMaxTimestamp:]))
 	}
-	chunk = Chunk{From: from}
+	chunk.Next = from
 	err = s.decodeRecords(&chunk)
 	return chunk, err == nil, err
 }
