@@ -85,6 +85,9 @@ func (h *hunt) command(ctx context.Context, name string, args ...string) *exec.C
 	return cmd
 }
 
+// simulationSeeds is how many worlds a mutant has to survive: some minutes.
+const simulationSeeds = "20000"
+
 // test runs tests; how long it takes to compile them is not counted.
 func (h *hunt) test(ctx context.Context, overlay, pkg, run string) (finding, error) {
 	binary := filepath.Join(filepath.Dir(overlay), "mutant.test")
@@ -95,7 +98,7 @@ func (h *hunt) test(ctx context.Context, overlay, pkg, run string) (finding, err
 	defer cancel()
 	began := time.Now()
 	cmd := h.command(ctx, binary, "-test.run", run, "-test.v", "-test.timeout", "9m", "-test.failfast")
-	cmd.Dir = filepath.Join(h.root, pkg)
+	cmd.Dir, cmd.Env = filepath.Join(h.root, pkg), append(os.Environ(), "LEARNSINK_SIM_SEEDS="+simulationSeeds)
 	out, err := cmd.CombinedOutput()
 	f := finding{after: time.Since(began)}
 	var exit *exec.ExitError

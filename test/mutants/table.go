@@ -2,13 +2,14 @@ package main
 
 // Shorthands for the files that mutants change.
 const (
-	apply       = "store/apply.go"
-	rows        = "store/rows.go"
-	leaseFile   = "consumer/lease.go"
-	gather      = "consumer/gather.go"
-	fetchFile   = "consumer/fetch.go"
-	record      = "consumer/record.go"
-	transaction = "consumer/transaction.go"
+	apply        = "store/apply.go"
+	rows         = "store/rows.go"
+	leaseFile    = "consumer/lease.go"
+	pipelineFile = "consumer/pipeline.go"
+	gather       = "consumer/gather.go"
+	fetchFile    = "consumer/fetch.go"
+	record       = "consumer/record.go"
+	transaction  = "consumer/transaction.go"
 )
 
 var (
@@ -130,6 +131,17 @@ var mutants = []mutant{
 	}},
 	{"published-twice-after-a-restore", "rows below the marker that are applied again are published again", simulation, []edit{
 		{leaseFile, "				if settled[i].Record.Offset < silent {\n", "				if settled[i].Record.Offset < 0 && silent > 0 {\n"},
+	}},
+	{"the-operators-word-ignored", "the marker counts also where an operator wants rows published again", simulation, []edit{
+		{leaseFile, "	case marker.Round < l.position.AnnouncedSince:\n", "	case marker.Round < 0:\n"},
+	}},
+	{"a-claim-not-made-again", "an owner that was fenced off goes on under its old epoch when the partition is its again", simulation, []edit{
+		{pipelineFile, "	told := \"\"\n", "	told := \"\"\n	var last handlers.Position\n"},
+		{pipelineFile, "		l := &lease{pipeline: p, soft: ctx}\n		err := l.hold()\n", "		l := &lease{pipeline: p, soft: ctx, position: last}\n		err := l.hold()\n		last = l.position\n"},
+		{leaseFile, "		l.position, err = l.store.Claim(", "		if l.position.Epoch > 0 {\n			return nil\n		}\n		l.position, err = l.store.Claim("},
+	}},
+	{"a-zombie-takes-over", "who wakes takes the transactional id over without a look whose the partition is", simulation, []edit{
+		{leaseFile, "	if err := l.owned(l.store.Published(ctx, l.tp, l.position.Epoch, 0)); err != nil {\n		return err\n	}\n	marker, err", "	marker, err"},
 	}},
 	{"publication-out-of-turn", "a batch does not wait for the one before it to be published", simulation, []edit{
 		{leaseFile, "	if err := await(ctx, before.published); err != nil {\n		return err\n	}\n", ""},
