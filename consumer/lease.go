@@ -243,8 +243,11 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	// 2. Facts. No effect. Without a catalogue the partition waits here.
 	took = l.metrics.stage("facts")
 	var facts *handlers.Facts
-	ask := func(ctx context.Context) (err error) {
-		facts, err = l.store.Facts(ctx, refs)
+	ask := func(ctx context.Context) error {
+		answer, err := l.store.Facts(ctx, refs)
+		if err == nil { // else what was asked before stays: apply finds it stale again
+			facts = answer
+		}
 		return err
 	}
 	if err := l.attempt(ctx, "facts", ask); err != nil {

@@ -276,6 +276,35 @@ func TestAChangedCatalogueIsAskedAgain(t *testing.T) {
 	})
 }
 
+// TestAChangedCatalogueCannotBeAskedAgain at once: the database is away just
+// when the facts have turned out to be stale.
+func TestAChangedCatalogueCannotBeAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.story(0, 30)
+		var mu sync.Mutex
+		away := 0
+		stop := (&incarnation{world: w, hook: func(step string) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case step == "apply" && away == 0:
+				w.mu.Lock()
+				w.version++
+				w.mu.Unlock()
+				away = 3
+			case step == "facts" && away > 1:
+				away--
+				return false, errFault
+			}
+			return true, nil
+		}}).start(t)
+		time.Sleep(10 * time.Second)
+		stop()
+		w.checkDrained()
+	})
+}
+
 // TestTheDatabaseGoesBack: the position is lower than it was, under the same
 // epoch; everything from there on is done again.
 func TestTheDatabaseGoesBack(t *testing.T) {
