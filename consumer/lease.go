@@ -27,11 +27,12 @@ type lease struct {
 	published atomic.Int64 // everything below is published, or has no outputs
 	dropped   atomic.Int64 // everything below has left the outbox
 
-	showing  sync.Mutex // held while the state is worked out and shown
 	mu       sync.Mutex
 	waiting  []handlers.OutboxEntry // of batches that are applied and not yet published, in order
 	troubles map[string]trouble     // by stage
 	shown    trouble
+	showing  bool // one goroutine at a time shows the state
+	stale    bool // what is shown is not what it is any more
 }
 
 // hold claims the partition, brings the outbox up to date and sends batch

@@ -305,6 +305,42 @@ func TestAChangedCatalogueCannotBeAskedAgain(t *testing.T) {
 	})
 }
 
+// slowToShow is a store that takes its time to write a state.
+type slowToShow struct{ *incarnation }
+
+func (s slowToShow) SetState(ctx context.Context, tp handlers.TopicPartition, epoch int64, state handlers.State, reason string) error {
+	time.Sleep(500 * time.Millisecond)
+	return s.incarnation.SetState(ctx, tp, epoch, state, reason)
+}
+
+// TestNobodyWaitsForAStateToBeShown but who shows it; and in the end it is the
+// last one that is.
+func TestNobodyWaitsForAStateToBeShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		in := &incarnation{world: w}
+		p := in.pipeline()
+		p.store = slowToShow{in}
+		l := &lease{pipeline: p, soft: t.Context()}
+		if _, err := l.begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		go l.complain("facts", errFault)
+		synctest.Wait()
+		began := time.Now()
+		l.complain("apply", errFault)
+		l.settle("facts")
+		l.settle("apply")
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it took %s", took)
+		}
+		time.Sleep(5 * time.Second)
+		if at := w.positions[tp0]; at.State != handlers.Running || at.StateReason != "" {
+			t.Errorf("shown: %s %q", at.State, at.StateReason)
+		}
+	})
+}
+
 // TestTheDatabaseGoesBack: the position is lower than it was, under the same
 // epoch; everything from there on is done again.
 func TestTheDatabaseGoesBack(t *testing.T) {

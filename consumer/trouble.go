@@ -105,19 +105,30 @@ func (l *lease) settle(stage string) {
 }
 
 // reveal shows the first trouble there is, or that the partition is running.
+// Nobody waits for the database to hear of it: whoever is at it already looks
+// once more.
 func (l *lease) reveal() {
-	l.showing.Lock()
-	defer l.showing.Unlock()
 	l.mu.Lock()
-	now := trouble{state: handlers.Running}
-	for _, stage := range [...]string{"claim", "read", "facts", "apply", "publish", "commit", "behind", "upstream"} {
-		if t, ok := l.troubles[stage]; ok {
-			now = t
-			break
-		}
+	defer l.mu.Unlock()
+	l.stale = true
+	if l.showing {
+		return
 	}
-	l.mu.Unlock()
-	l.show(now.state, now.reason)
+	l.showing = true
+	for l.stale {
+		l.stale = false
+		now := trouble{state: handlers.Running}
+		for _, stage := range [...]string{"claim", "read", "facts", "apply", "publish", "commit", "behind", "upstream"} {
+			if t, ok := l.troubles[stage]; ok {
+				now = t
+				break
+			}
+		}
+		l.mu.Unlock()
+		l.show(now.state, now.reason)
+		l.mu.Lock()
+	}
+	l.showing = false
 }
 
 // show tells people what the partition is doing, as well as that can be done:
