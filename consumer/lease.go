@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +22,7 @@ type lease struct {
 	breaker  breaker
 
 	session   bool         // the publisher has begun, and nothing of it is uncertain
+	marked    bool         // there is a marker, of a round that counts
 	announced atomic.Int64 // outputs of offsets below it are published, as the marker has it
 	published atomic.Int64 // everything below is published, or has no outputs
 	dropped   atomic.Int64 // everything below has left the outbox
@@ -422,17 +422,34 @@ func (l *lease) publish(ctx context.Context, entries []handlers.OutboxEntry) err
 				return err
 			}
 		}
-		rest := slices.DeleteFunc(slices.Clone(entries), func(e handlers.OutboxEntry) bool {
-			return len(e.Payload) == 0 || e.To <= l.announced.Load()
-		})
+		var rest []handlers.OutboxEntry
+		for _, e := range entries {
+			if announced := l.announced.Load(); e.From < announced && announced < e.To {
+				// The marker stands amid the entry: it was written in a history
+				// with other batches, which the database has forgotten.
+				var err error
+				if e.Payload, err = cutPayload(e.Payload, announced, l.codec); err != nil {
+					return fmt.Errorf("offsets %d to %d: %w", e.From, e.To-1, err)
+				}
+			}
+			if len(e.Payload) > 0 && e.To > l.announced.Load() {
+				rest = append(rest, e)
+			}
+		}
 		if len(rest) == 0 {
-			return nil
+			if l.marked || l.position.NextOffset == l.position.FirstOffset && l.position.Round == 0 {
+				return nil
+			}
+			// The marker is gone, or of a round that counts no longer. Nothing
+			// else tells what is published once an operator sets the position
+			// back; so it is written anew, by itself.
+			rest = []handlers.OutboxEntry{{To: max(l.position.NextOffset, l.announced.Load())}}
 		}
 		l.session = false
 		if err := l.publisher.Publish(ctx, rest); err != nil {
 			return err
 		}
-		l.session = true
+		l.session, l.marked = true, true
 		l.announced.Store(rest[len(rest)-1].To)
 		return nil
 	})
@@ -467,6 +484,7 @@ func (l *lease) resume(ctx context.Context, entries []handlers.OutboxEntry) erro
 	}
 	l.announced.Store(max(l.announced.Load(), marker.Through))
 	l.session = true
+	l.marked = marker.Known && marker.Round >= l.position.AnnouncedSince
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"learnsink/handlers"
 )
@@ -141,6 +143,26 @@ func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
 		return nil, fmt.Errorf("outbox payload: %w", ErrCorrupt)
 	}
 	return outputs, nil
+}
+
+// cutPayload returns the payload without the outputs of offsets below from.
+func cutPayload(payload []byte, from int64, codec *compressor) ([]byte, error) {
+	outputs, err := decodePayload(payload, &decompressor{})
+	if err != nil {
+		return nil, err
+	}
+	rest := outputs[:0]
+	for _, o := range outputs {
+		id := outputID(o.forms[0].Headers)
+		offset, err := strconv.ParseInt(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("an output has the id %q: %w", id, ErrCorrupt)
+		}
+		if offset >= from {
+			rest = append(rest, o)
+		}
+	}
+	return encodePayload(rest, codec)
 }
 
 type payloadCursor struct{ cursor }

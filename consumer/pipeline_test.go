@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -337,6 +338,88 @@ func TestNobodyWaitsForAStateToBeShown(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if at := w.positions[tp0]; at.State != handlers.Running || at.StateReason != "" {
 			t.Errorf("shown: %s %q", at.State, at.StateReason)
+		}
+	})
+}
+
+// markedPublisher has a marker and notes what is published.
+type markedPublisher struct {
+	marker  Marker
+	entries []handlers.OutboxEntry
+}
+
+func (p *markedPublisher) Begin(context.Context, int) (Marker, error) { return p.marker, nil }
+func (p *markedPublisher) Find(context.Context, []handlers.OutboxEntry) (int64, error) {
+	return 0, nil
+}
+func (p *markedPublisher) Publish(_ context.Context, entries []handlers.OutboxEntry) error {
+	p.entries = append(p.entries, entries...)
+	return nil
+}
+
+// TestTheMarkerIsWrittenAnew where there is none that counts: once an operator
+// sets the position back, nothing else tells what was published.
+func TestTheMarkerIsWrittenAnew(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, next  int64
+		round, since int
+		marker       Marker
+		want         []handlers.OutboxEntry
+	}{
+		"nothing was ever applied":         {},
+		"it stands":                        {next: 10, marker: Marker{Known: true, Through: 8}},
+		"it has expired":                   {next: 10, want: []handlers.OutboxEntry{{To: 10}}},
+		"all of it is to be published":     {first: 4, next: 4, round: 3, since: 3, marker: Marker{Known: true, Through: 10, Round: 2}, want: []handlers.OutboxEntry{{To: 4}}},
+		"and some of it is":                {first: 4, next: 6, round: 3, since: 3, marker: Marker{Known: true, Through: 6, Round: 3}},
+		"the position was set back, gone":  {first: 4, next: 4, round: 3, want: []handlers.OutboxEntry{{To: 4}}},
+		"the position was set back, known": {first: 4, next: 4, round: 3, marker: Marker{Known: true, Through: 10}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.positions[tp0] = &handlers.Position{TopicPartition: tp0, ClusterID: "here", State: handlers.Running,
+					FirstOffset: c.first, NextOffset: c.next, Skipped: c.next - c.first, Round: c.round, AnnouncedSince: c.since}
+				p := (&incarnation{world: w}).pipeline()
+				publisher := &markedPublisher{marker: c.marker}
+				p.publisher = publisher
+				if _, err := (&lease{pipeline: p, soft: t.Context()}).begin(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !reflect.DeepEqual(publisher.entries, c.want) {
+					t.Errorf("published %+v, want %+v", publisher.entries, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestAnEntryThatTheMarkerCuts: the database has gone back to a history whose
+// batches were other ones. What lies below the marker is not published again.
+func TestAnEntryThatTheMarkerCuts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var outputs []output
+		for i := range 8 {
+			outputs = append(outputs, output{topic: "accepted", forms: []Message{{Headers: []handlers.Header{{Key: "ce_id", Value: fmt.Appendf(nil, "rows-0-%d", i)}}}}})
+		}
+		p := (&incarnation{world: w}).pipeline()
+		payload, err := encodePayload(outputs, p.codec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.positions[tp0] = &handlers.Position{TopicPartition: tp0, ClusterID: "here", State: handlers.Running, NextOffset: 8, Skipped: 8}
+		w.outbox[tp0] = []handlers.OutboxEntry{{From: 0, To: 8, Payload: payload}}
+		publisher := &markedPublisher{marker: Marker{Known: true, Through: 5}}
+		p.publisher = publisher
+		if _, err := (&lease{pipeline: p, soft: t.Context()}).begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(publisher.entries) != 1 || publisher.entries[0].To != 8 {
+			t.Fatalf("published: %+v", publisher.entries)
+		}
+		rest, err := decodePayload(publisher.entries[0].Payload, &decompressor{})
+		if err != nil || len(rest) != 3 || outputID(rest[0].forms[0].Headers) != "rows-0-5" {
+			t.Errorf("published: %+v, %v", rest, err)
 		}
 	})
 }

@@ -63,7 +63,9 @@ func (p *transactionalPublisher) Begin(ctx context.Context, round int) (Marker, 
 	if err != nil {
 		return Marker{}, err
 	}
-	p.producer = session
+	// A round that the database has forgotten, having gone back, is not to come
+	// again: what counts as of it would count for another.
+	p.producer, p.round = session, max(round, marker.Round)
 	return marker, nil
 }
 

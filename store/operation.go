@@ -76,7 +76,10 @@ type PositionChange struct {
 	// Published is how far outputs are known to be published, where that is
 	// further than the position (a marker of Kafka's); else 0.
 	Published int64
-	Action    handlers.Action // of the source
+	// Round of the published marker; else 0. The round that begins is a later
+	// one, also where the database has gone back since.
+	Round  int
+	Action handlers.Action // of the source
 	Operator
 }
 
@@ -185,7 +188,7 @@ func (c *PositionChange) apply(p handlers.Position) (handlers.Position, error) {
 		p.NextOffset = c.To
 		return p, nil
 	}
-	p.Round++
+	p.Round = max(p.Round, c.Round) + 1
 	p.FirstOffset, p.NextOffset = c.To, c.To
 	p.Accepted, p.Rejected, p.Skipped = 0, 0, 0
 	if c.Mode != Silent {

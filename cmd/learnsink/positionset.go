@@ -348,7 +348,7 @@ func (s *setter) trySet(ctx context.Context, l *logs, n *plan) error {
 	}
 	done, err := s.db.SetPosition(ctx, store.PositionChange{
 		TopicPartition: p.TopicPartition, Epoch: p.Epoch, To: now.to, Mode: now.mode, ClusterID: now.cluster, Published: now.published,
-		Action: n.source.Rules.Action(), Operator: s.flags.operator(),
+		Round: l.markers[p.TopicPartition].Round, Action: n.source.Rules.Action(), Operator: s.flags.operator(),
 	})
 	if err != nil {
 		return err
