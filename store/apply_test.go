@@ -228,6 +228,14 @@ func TestFence(t *testing.T) {
 	refuse("the same batch again", again, handlers.ErrMoved)
 	refuse("a batch beyond the position", gap, handlers.ErrMoved)
 
+	// The database goes back to before a claim, and somebody else claims: the
+	// one who had made the lost claim is no owner.
+	lost := &owner{w.claim(w.Store, src, 0).Position, w, w.Store, src}
+	w.exec(fmt.Sprintf(`UPDATE learnsink.position SET epoch = %d`, old.Epoch))
+	w.claim(w.Store, src, 0)
+	before = w.state()
+	refuse("of an epoch that was lost", lost.batch(track(src, 1, day, 1, 1, "progression", 2)), handlers.ErrFenced)
+
 	zombie := &owner{old.Position, w, w.Store, src}
 	zombie.NextOffset = 1
 	late := zombie.batch(track(src, 1, day, 1, 1, "progression", 2))

@@ -224,6 +224,17 @@ func TestSetPosition(t *testing.T) {
 		}
 	})
 
+	t.Run("a round is later than the marker's, which the database may have forgotten", func(t *testing.T) {
+		_, o := start(t)
+		o.takeOver()
+		change := o.change(store.Republish, 3)
+		change.Round = 5
+		set, err := o.st.SetPosition(t.Context(), change)
+		if err != nil || set.To.Round != 6 {
+			t.Errorf("%+v, %v", set, err)
+		}
+	})
+
 	t.Run("each leaves a line", func(t *testing.T) {
 		w, o := start(t)
 		o.set(store.Forward, 12)

@@ -25,10 +25,13 @@ func scanPosition(row pgx.CollectableRow) (p handlers.Position, err error) {
 	return p, err
 }
 
+// An epoch is a time as well, in microseconds. Were it only one more than the
+// last, epochs would come again after the database has gone back, and whoever
+// had claimed the partition in what was lost would count as its owner.
 const claim = `
 INSERT INTO learnsink.position AS p (topic, partition, cluster_id, first_offset, next_offset, epoch)
-VALUES ($1, $2, $3, $4, $4, 1)
-ON CONFLICT (topic, partition) DO UPDATE SET epoch = p.epoch + 1, claimed_at = now() WHERE p.cluster_id = excluded.cluster_id
+VALUES ($1, $2, $3, $4, $4, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+ON CONFLICT (topic, partition) DO UPDATE SET epoch = greatest(p.epoch + 1, excluded.epoch), claimed_at = now() WHERE p.cluster_id = excluded.cluster_id
 RETURNING ` + positionColumns
 
 // Claim makes the caller the one owner of a partition, by raising the epoch,
