@@ -437,7 +437,7 @@ func (l *lease) publish(ctx context.Context, entries []handlers.OutboxEntry) err
 			}
 		}
 		if len(rest) == 0 {
-			if l.marked || l.position.NextOffset == l.position.FirstOffset && l.position.Round == 0 {
+			if l.marked || l.position.NextOffset == l.position.FirstOffset && l.position.Round <= 1 { // nothing was ever applied
 				return nil
 			}
 			// The marker is gone, or of a round that counts no longer. Nothing

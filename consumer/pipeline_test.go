@@ -366,7 +366,7 @@ func TestTheMarkerIsWrittenAnew(t *testing.T) {
 		marker       Marker
 		want         []handlers.OutboxEntry
 	}{
-		"nothing was ever applied":         {},
+		"nothing was ever applied":         {round: 1, since: 1},
 		"it stands":                        {next: 10, marker: Marker{Known: true, Through: 8}},
 		"it has expired":                   {next: 10, want: []handlers.OutboxEntry{{To: 10}}},
 		"all of it is to be published":     {first: 4, next: 4, round: 3, since: 3, marker: Marker{Known: true, Through: 10, Round: 2}, want: []handlers.OutboxEntry{{To: 4}}},
