@@ -347,7 +347,7 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 		limits: pipelineLimits{
 			rows: c.config.Batch.Rows, bytes: c.config.Batch.Bytes, linger: c.config.Batch.Linger,
 			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 3,
-			blocked: time.Minute, breaker: c.config.Breaker,
+			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
 		},
 		codec:       c.codec,
 		comfortable: c.limits.comfortable,

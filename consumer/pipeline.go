@@ -85,6 +85,7 @@ type pipelineLimits struct {
 	blocked     time.Duration // after which a sender's open transaction is complained of
 	inFlight    int           // batches on the road at once
 	breaker     Breaker
+	jitter      float64 // by which share of it a wait between two attempts is shorter or longer
 }
 
 // gatherTime bounds how long a batch gathers where many offsets hold no row.

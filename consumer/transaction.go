@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -146,7 +148,7 @@ func (p *transactionalPublisher) Find(ctx context.Context, entries []handlers.Ou
 			topics[o.topic] = true
 		}
 	}
-	for topic := range topics {
+	for _, topic := range slices.Sorted(maps.Keys(topics)) {
 		if err := p.cluster.scan(ctx, topic, entries[0].At.Add(-findSlack), func(r *handlers.Record) error {
 			id := outputID(r.Headers)
 			for _, ids := range missing {
@@ -343,7 +345,8 @@ func (c *Client) scan(ctx context.Context, topic string, since time.Time, fn fun
 	if err != nil {
 		return err
 	}
-	for partition, start := range from {
+	for _, partition := range slices.Sorted(maps.Keys(from)) {
+		start := from[partition]
 		if err := c.ReadRange(ctx, topic, partition, start, to[partition], fn); err != nil {
 			return err
 		}

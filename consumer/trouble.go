@@ -22,6 +22,7 @@ type trouble struct {
 // error only where trying again is of no use, or the lease ends.
 func (l *lease) attempt(ctx context.Context, stage string, effect func(context.Context) error) error {
 	waits := newBackOff()
+	waits.RandomizationFactor = l.limits.jitter
 	waits.Reset()
 	for {
 		err := effect(ctx)
