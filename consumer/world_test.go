@@ -54,19 +54,25 @@ func newWorld(t testing.TB) *world {
 		committed: map[handlers.TopicPartition]int64{},
 		grown:     make(chan struct{}),
 	}
-	w.catalogue = handlers.NewCatalogue()
-	w.catalogue.AddLearningObject("lo-1", "LO/1", handlers.Customer)
-	w.catalogue.AddTraining(1, "tr-1", "PATH")
-	w.catalogue.AddSession(1, 1, "se-1", "Spring")
+	w.catalogue = testCatalogue()
+	return w
+}
+
+// testCatalogue knows the learners l0 to l9 and what goodRow refers to.
+func testCatalogue() *handlers.Catalogue {
+	c := handlers.NewCatalogue()
+	c.AddLearningObject("lo-1", "LO/1", handlers.Customer)
+	c.AddTraining(1, "tr-1", "PATH")
+	c.AddSession(1, 1, "se-1", "Spring")
 	for i := range 10 {
 		login := fmt.Sprint("l", i)
-		w.catalogue.AddLearner(login, "", "", handlers.Opt[time.Time]{})
-		if !w.catalogue.Register(handlers.LearnerRef{Login: login}, 1) {
-			t.Fatal("not registered")
+		c.AddLearner(login, "", "", handlers.Opt[time.Time]{})
+		if !c.Register(handlers.LearnerRef{Login: login}, 1) {
+			panic("not registered")
 		}
 	}
-	w.catalogue.Prepare()
-	return w
+	c.Prepare()
+	return c
 }
 
 func testRules(t testing.TB) *handlers.Rules {
@@ -94,6 +100,11 @@ func testLogger(w io.Writer) zerolog.Logger { return zerolog.New(w).Level(zerolo
 // goodRow is a row of learner i that is accepted; badRow is not.
 func goodRow(i int) []byte {
 	return fmt.Appendf(nil, `{"candidateLogin":"l%d","lovGuid":"lo-1","sessionGuid":"se-1","trackingStatus":"incomplete"}`, i%10)
+}
+
+// deletingRow is a row of learner i that is accepted and deletes what is stored.
+func deletingRow(i int) []byte {
+	return fmt.Appendf(nil, `{"candidateLogin":"l%d","lovGuid":"lo-1","sessionGuid":"se-1","trackingStatus":"notAttempted"}`, i%10)
 }
 
 func badRow() []byte { return []byte(`{"candidateLogin":`) }
