@@ -86,7 +86,7 @@ func killProcess(ctx context.Context, n *nemesis) (string, error) {
 	// The next fault comes once its partitions are another's, so that the time
 	// that takes is that of this one.
 	for deadline := time.Now().Add(sessionTimeout + 6*time.Second); time.Now().Before(deadline); {
-		all, err := lines(ctx, n.db, at.Add(-5*time.Second))
+		all, err := claims(ctx, n.db)
 		if err != nil {
 			return "", err
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// notes are a trigger of ours on the ledger: which process applied what, under
-// which epoch, and when. The epoch is the position's, in the same transaction
+// notes are triggers of ours: which process claimed which partition when, and
+// on the ledger which applied what, under which epoch, and when. The epoch is the position's, in the same transaction
 // and under its lock; so two writers under one epoch are a zombie that got
 // through the fence.
 const notes = `
@@ -24,7 +24,15 @@ BEGIN
   FROM learnsink.position p WHERE p.topic = NEW.topic AND p.partition = NEW.partition;
   RETURN NULL;
 END $$;
-CREATE TRIGGER note AFTER INSERT ON learnsink.ledger FOR EACH ROW EXECUTE FUNCTION chaos.note()`
+CREATE TRIGGER note AFTER INSERT ON learnsink.ledger FOR EACH ROW EXECUTE FUNCTION chaos.note();
+CREATE TABLE chaos.claimed (id bigint GENERATED ALWAYS AS IDENTITY, topic text, partition int, epoch bigint, who text, at timestamptz);
+CREATE FUNCTION chaos.claim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO chaos.claimed (topic, partition, epoch, who, at)
+  VALUES (NEW.topic, NEW.partition, NEW.epoch, current_setting('application_name'), clock_timestamp());
+  RETURN NULL;
+END $$;
+CREATE TRIGGER claim AFTER INSERT OR UPDATE OF epoch ON learnsink.position FOR EACH ROW EXECUTE FUNCTION chaos.claim()`
 
 // line is a line of the ledger.
 type line struct {
@@ -74,9 +82,29 @@ func zombies(all []line) (found []line) {
 	return found
 }
 
+// claim is a partition that a process has made its own.
+type claim struct {
+	partition
+	who string
+	at  time.Time
+}
+
+// claims returns what processes have claimed, in the order in which it happened.
+func claims(ctx context.Context, db *pgxpool.Pool) ([]claim, error) {
+	rows, err := db.Query(ctx, `SELECT topic, partition, who, at FROM chaos.claimed WHERE who LIKE 'chaos-%' ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (c claim, err error) {
+		err = row.Scan(&c.topic, &c.n, &c.who, &c.at)
+		return c, err
+	})
+}
+
 // takeOvers returns how long it took, after a process was killed, until each
-// of its partitions was applied to again, by another.
-func takeOvers(all []line, who string, killed time.Time) (took []time.Duration, never int) {
+// of its partitions was another's. (Until a row was applied would tell when the
+// next row came, too.)
+func takeOvers(all []claim, who string, killed time.Time) (took []time.Duration, never int) {
 	owned := map[partition]bool{}
 	for _, l := range all {
 		if l.at.Before(killed) {

@@ -30,7 +30,7 @@ func TestZombiesAreTold(t *testing.T) {
 func TestTakeOversAreThoseOfWhatTheDeadOneOwned(t *testing.T) {
 	p, q, r := partition{"t", 0}, partition{"t", 1}, partition{"t", 2}
 	at := func(seconds int) time.Time { return time.Unix(int64(1000+seconds), 0) }
-	all := []line{
+	all := []claim{
 		{partition: p, who: "dead", at: at(0)}, {partition: q, who: "dead", at: at(1)}, {partition: q, who: "alive", at: at(2)}, {partition: r, who: "dead", at: at(3)},
 		{partition: q, who: "alive", at: at(6)}, {partition: p, who: "alive", at: at(11)}, {partition: p, who: "other", at: at(12)},
 	}

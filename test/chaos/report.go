@@ -231,7 +231,7 @@ func (r *report) recoveryTable(p func(string, ...any)) {
 		times := by[what]
 		p("| %s | %d | %s | %s | %s | %s |", what, len(times), seconds(percentile(times, 0.5)), seconds(percentile(times, 0.99)), seconds(slices.Max(times)), seconds(goalOf(r.recoveries, what)))
 	}
-	p("\nTaken over: from SIGKILL to the first line of the ledger by another process, for every partition that the dead one had applied to last. " +
+	p("\nTaken over: from SIGKILL until another process has claimed it, for every partition that the dead one owned. " +
 		"Back: from the server's answer (the broker: the ends of all topics) to the next line of the ledger, and to the next committed event.")
 }
 

@@ -43,8 +43,12 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 	for _, z := range r.zombies {
 		a.faultf("a zombie's write was accepted: %s, offsets %d to %d under epoch %d by %s", z.partition, z.from, z.to-1, z.epoch, z.who)
 	}
+	claimed, err := claims(ctx, a.db)
+	if err != nil {
+		return fmt.Errorf("the notes on the claims: %w", err)
+	}
 	for _, k := range n.killed {
-		took, never := takeOvers(all, k.who, k.at)
+		took, never := takeOvers(claimed, k.who, k.at)
 		for _, d := range took {
 			r.recovered(recovery{"process killed: partition taken over", d, takeOverGoal})
 		}
