@@ -336,7 +336,7 @@ func TestNobodyWaitsForAStateToBeShown(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		time.Sleep(5 * time.Second)
-		if at := w.positions[tp0]; at.State != handlers.Running || at.StateReason != "" {
+		if at := w.at(); at.State != handlers.Running || at.StateReason != "" {
 			t.Errorf("shown: %s %q", at.State, at.StateReason)
 		}
 	})

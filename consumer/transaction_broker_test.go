@@ -27,9 +27,10 @@ type publishing struct {
 func newPublishing(t *testing.T, cluster *kafkatest.Cluster) *publishing {
 	p := &publishing{cluster, newTestClient(t, cluster), kafkatest.Name("group"),
 		handlers.TopicPartition{Topic: cluster.Topic(t, "rows", 2)}, cluster.Topic(t, "accepted", 3)}
-	until(t, "the partitions of a new topic have their leaders", func() bool {
-		_, err := p.client.StableOffsets(t.Context(), p.accepted)
-		return err == nil
+	until(t, "a new topic has its leaders, and a new group its coordinator", func() bool {
+		_, topic := p.client.StableOffsets(t.Context(), p.accepted)
+		_, group := p.client.marker(t.Context(), MarkerGroup(p.group), p.tp)
+		return topic == nil && group == nil
 	})
 	return p
 }

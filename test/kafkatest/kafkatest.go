@@ -193,10 +193,38 @@ func (c *Cluster) Stable(t testing.TB, topic string) map[int32]int64 {
 	return ends
 }
 
+// settle waits until what is committed to a topic is also stable: a real
+// broker says that a transaction has ended before its markers are written.
+func (c *Cluster) settle(t testing.TB, topic string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		ends, err := c.admin.ListEndOffsets(ctx, topic)
+		if err != nil {
+			t.Fatalf("kafkatest: offsets of %s: %v", topic, err)
+		}
+		behind := false
+		for p, stable := range c.Stable(t, topic) {
+			if end, ok := ends.Lookup(topic, p); ok && stable < end.Offset {
+				behind = true
+			}
+		}
+		if !behind {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // Read returns every record of a topic up to the stable end it has now, by
 // partition and in order, read_committed.
 func (c *Cluster) Read(t testing.TB, topic string) [][]*kgo.Record {
 	t.Helper()
+	c.settle(t, topic)
 	ends := c.Stable(t, topic)
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...), kgo.ConsumeTopics(topic), kgo.KeepControlRecords(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))

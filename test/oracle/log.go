@@ -19,18 +19,35 @@ func Ends(ctx context.Context, brokers []string, topic string) (map[int32]int64,
 		return nil, err
 	}
 	defer c.Close()
-	listed, err := kadm.NewClient(c).ListCommittedOffsets(ctx, topic)
-	if err == nil {
-		err = listed.Error()
+	admin := kadm.NewClient(c)
+	// A broker says that a transaction has ended before its markers are
+	// written, so what is committed may take a moment to be stable.
+	for settled := time.Now().Add(10 * time.Second); ; {
+		stable, err := admin.ListCommittedOffsets(ctx, topic)
+		if err == nil {
+			err = stable.Error()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ends of %s: %w", topic, err)
+		}
+		high, err := admin.ListEndOffsets(ctx, topic)
+		if err != nil {
+			return nil, fmt.Errorf("ends of %s: %w", topic, err)
+		}
+		ends, behind := map[int32]int64{}, false
+		for p, end := range stable[topic] {
+			ends[p] = end.Offset
+			behind = behind || end.Offset < high[topic][p].Offset
+		}
+		if !behind || time.Now().After(settled) {
+			return ends, nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("ends of %s: %w", topic, err)
-	}
-	ends := map[int32]int64{}
-	for p, end := range listed[topic] {
-		ends[p] = end.Offset
-	}
-	return ends, nil
 }
 
 // Log yields what stands in a partition below end, in order, without markers:
