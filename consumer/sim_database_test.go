@@ -280,6 +280,9 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 
 	tx := &simTx{tp: tp, life: d.life, ended: make(chan struct{})}
 	tx.write = func() {
+		if now := d.partitions[tp].Epoch; now != b.Epoch {
+			w.violated("partition %d: a batch of epoch %d is applied under epoch %d", tp.Partition, b.Epoch, now)
+		}
 		after.outbox = slices.Clone(d.partitions[tp].outbox) // Published needs no lock of the position's row
 		after.drop(published)
 		if len(payload) > 0 {
