@@ -25,7 +25,7 @@ var faults = []*fault{
 	{name: "broker killed", weight: 2, do: killBroker,
 		how: "SIGKILL to Apache Kafka, started again on its data within 2 s"},
 	{name: "broker restarted", weight: 1, do: restartBroker,
-		how: "SIGTERM to Apache Kafka, started again on its data within 2 s; transactions are open, but none is just being committed (KAFKA-20734)"},
+		how: "SIGTERM to Apache Kafka, started again on its data within 2 s; transactions are open, but none is just being committed"},
 	{name: "database killed", weight: 4, do: killDatabase,
 		how: "SIGKILL to PostgreSQL's postmaster, started again on its data within 2 s"},
 	{name: "database ends connections", weight: 8, do: terminate,
@@ -119,7 +119,7 @@ func killBroker(ctx context.Context, n *nemesis) (string, error) {
 
 // restartBroker ends the broker in good order. A broker that is alone leaves
 // its partitions without a leader then, and forgets the markers of transactions
-// that it is just committing (KAFKA-20734): so nothing new reaches it from a
+// that it is just committing: so nothing new reaches it from a
 // moment before, and what it has prepared it may finish.
 func restartBroker(ctx context.Context, n *nemesis) (string, error) {
 	resume := n.sender.pause()
