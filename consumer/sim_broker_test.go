@@ -51,6 +51,7 @@ type simBrokers struct {
 	world        *simWorld
 	topics       map[string]int // partitions of each topic
 	limit        int            // max.message.bytes
+	cleanup      string         // cleanup.policy
 	verifies     bool           // brokers since 3.6 ask the coordinator whether a batch's transaction is open
 	logs         map[lane]*simLog
 	transactions map[string]*simTransaction // by transactional id
@@ -95,7 +96,7 @@ const offsetLife = 7 * 24 * time.Hour
 
 func newSimBrokers(w *simWorld) *simBrokers {
 	b := &simBrokers{
-		world: w, limit: 1 << 20, logs: map[lane]*simLog{}, transactions: map[string]*simTransaction{},
+		world: w, limit: 1 << 20, cleanup: "delete", logs: map[lane]*simLog{}, transactions: map[string]*simTransaction{},
 		offsets: map[string]map[handlers.TopicPartition]simOffset{}, members: map[string]bool{}, overtaken: map[handlers.TopicPartition]bool{},
 		topics: map[string]int{simSource: w.partitions, simAccepted: 2, simDeadLetter: 1},
 	}
@@ -215,7 +216,7 @@ func (b *simBrokers) configs(r *describeconfigs.Request) protocol.Message {
 		ResourceType: r.Resources[0].ResourceType, ResourceName: r.Resources[0].ResourceName,
 		ConfigEntries: []describeconfigs.ResponseConfigEntry{
 			{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(b.limit)},
-			{ConfigName: "cleanup.policy", ConfigValue: "delete"},
+			{ConfigName: "cleanup.policy", ConfigValue: b.cleanup},
 		},
 	}}}
 }

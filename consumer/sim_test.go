@@ -140,17 +140,16 @@ func simulate(t *testing.T, seed uint64, tell bool) (w *simWorld) {
 	return w
 }
 
+// newSimWorld makes the world of one seed: how fast it is, what goes wrong.
 func newSimWorld(t *testing.T, seed uint64) *simWorld {
 	r := rand.New(rand.NewPCG(seed, 0))
 	w := &simWorld{
-		seed: seed, rand: r, began: time.Now(),
+		seed: seed, rand: r,
 		partitions: 1 + r.IntN(3), publish: Transactional, resolves: r.IntN(2) == 0,
 		slowest: []time.Duration{time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond}[r.IntN(3)],
 		markers: []time.Duration{time.Millisecond, 50 * time.Millisecond, 2 * time.Second}[r.IntN(3)],
 		faults:  []float64{0, 0.01, 0.03, 0.1}[r.IntN(4)],
 		batch:   Batch{Rows: 1 + r.IntN(8), Linger: []time.Duration{-1, 5 * time.Millisecond}[r.IntN(2)]},
-		truths:  map[handlers.TopicPartition]*simTruth{}, rebalance: make(chan struct{}),
-		calls: map[string]int{}, counts: map[string]int{},
 	}
 	if r.IntN(6) == 0 {
 		w.publish = AtLeastOnce
@@ -160,8 +159,7 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 			w.kinds = append(w.kinds, f)
 		}
 	}
-	w.catalogue, w.source, w.metrics = simCatalogue(), testSource(t, simSource), NewMetrics(nil)
-	w.brokers, w.database = newSimBrokers(w), newSimDatabase(w)
+	w.build(t)
 	w.brokers.verifies = r.IntN(2) == 0
 	if r.IntN(4) == 0 {
 		w.brokers.limit = 2500
@@ -169,6 +167,16 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 	if r.IntN(6) == 0 {
 		w.database.catalogue = 0
 	}
+	return w
+}
+
+// build puts into a world what every one has.
+func (w *simWorld) build(t *testing.T) {
+	w.began = time.Now()
+	w.truths, w.rebalance = map[handlers.TopicPartition]*simTruth{}, make(chan struct{})
+	w.calls, w.counts = map[string]int{}, map[string]int{}
+	w.catalogue, w.source, w.metrics = simCatalogue(), testSource(t, simSource), NewMetrics(nil)
+	w.brokers, w.database = newSimBrokers(w), newSimDatabase(w)
 	for n := range w.partitions {
 		tp := handlers.TopicPartition{Topic: simSource, Partition: n}
 		w.truths[tp] = &simTruth{tp: tp, order: map[lane]*simOrder{}}
@@ -179,6 +187,16 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 			w.lanes, w.readers = append(w.lanes, l), append(w.readers, newSimReader(w.brokers.logs[l]))
 		}
 	}
+}
+
+// stillWorld is one of one partition in which nothing goes wrong by itself: for
+// tests that want one thing to.
+func stillWorld(t *testing.T) *simWorld {
+	chaos, calm := context.WithCancel(context.Background())
+	calm()
+	w := &simWorld{seed: 1, rand: rand.New(rand.NewPCG(1, 0)), chaos: chaos, partitions: 1, publish: Transactional,
+		slowest: time.Millisecond, markers: time.Millisecond, batch: Batch{Rows: 4, Linger: -1}}
+	w.build(t)
 	return w
 }
 
