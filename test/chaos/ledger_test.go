@@ -61,3 +61,13 @@ func TestPositionsNeverGoBack(t *testing.T) {
 		t.Errorf("a position that is gone: %q", a.report.broken)
 	}
 }
+
+func TestACountThatBeginsAgainIsAddedUp(t *testing.T) {
+	var c counter
+	for _, now := range []int64{0, 2, 2, 1, 4, 0} {
+		c.add(now)
+	}
+	if c.sum != 6 {
+		t.Errorf("%d, and it is 6", c.sum)
+	}
+}

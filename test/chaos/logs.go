@@ -11,6 +11,7 @@ import (
 // logs is what the processes' logs say.
 type logs struct {
 	lines, fenced int
+	lost          int      // positions that their owner found elsewhere than it had left them
 	private       []string // lines with personal data
 	crashes       []string // panics and data races
 }
@@ -47,6 +48,9 @@ func (l *logs) take(line string) {
 	l.lines++
 	if strings.Contains(line, "another owner has claimed") || strings.Contains(line, "fenced") {
 		l.fenced++
+	}
+	if strings.Contains(line, "the position is not where it was left") {
+		l.lost++
 	}
 	if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.Contains(line, "DATA RACE") {
 		l.crashes = append(l.crashes, line)

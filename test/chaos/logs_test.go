@@ -22,7 +22,8 @@ func TestPersonalDataIsTold(t *testing.T) {
 	l.take("WARNING: DATA RACE")
 	l.take("panic: runtime error")
 	l.take(`{"message":"another owner has claimed the partition: given up for now"}`)
-	if len(l.crashes) != 2 || l.fenced != 1 || l.lines != 3 {
+	l.take(`{"message":"the position is not where it was left: the partition is claimed again"}`)
+	if len(l.crashes) != 2 || l.fenced != 1 || l.lost != 1 || l.lines != 4 {
 		t.Errorf("%+v", l)
 	}
 }

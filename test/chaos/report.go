@@ -35,6 +35,7 @@ type report struct {
 	early, late takes
 	most        takes
 	logs        *logs
+	deadlocks   int64
 	looks, back int // at the positions; and how many had gone back
 }
 
@@ -84,6 +85,9 @@ func (r *report) judge() (broken, missed []string) {
 		if len(broken) > 200 {
 			break
 		}
+	}
+	if r.logs.lost > 0 { // nobody moves positions here: it took its own COMMIT for one that was not done
+		broken = append(broken, fmt.Sprintf("an owner lost track of its own COMMIT, %d times", r.logs.lost))
 	}
 	for _, line := range r.logs.crashes {
 		broken = append(broken, "a process has crashed: "+line)
@@ -218,6 +222,8 @@ func (r *report) outcome(p func(string, ...any)) {
 	p("| positions or epochs that went back, in %d looks | %d |", r.looks, r.back)
 	p("| zombie writes accepted, in %d batches | %d |", r.batches, len(r.zombies))
 	p("| attempts of zombies fenced off, by the logs | %d |", r.logs.fenced)
+	p("| COMMITs that their owner lost track of, by the logs | %d |", r.logs.lost)
+	p("| deadlocks, as PostgreSQL counts them | %d |", r.deadlocks)
 	p("| outputs there again, to a read_committed reader | %s |", counts(r.found.Repeats))
 	p("| outputs there again, to a read_uncommitted reader | %s |", counts(r.again))
 	p("| log lines with personal data, of %d | %d |", r.logs.lines, len(r.logs.private))

@@ -32,6 +32,7 @@ func TestWhatARunComesTo(t *testing.T) {
 		{"a watcher saw something", broken, "went back", func(r *report) { r.faultf("a position went back") }},
 		{"a kind never came", broken, "never came", func(r *report) { r.strikes = r.strikes[1:] }},
 		{"personal data", broken, "personal data", func(r *report) { r.logs.private = []string{"zoe.l1"} }},
+		{"a lost COMMIT", broken, "lost track", func(r *report) { r.logs.lost = 1 }},
 		{"a goal", broken, "a goal was missed", func(r *report) { r.recovered(recovery{"x", time.Minute, time.Second}) }},
 		{"throughput", broken, "a goal was missed", func(r *report) { r.floods[0].rows = 40 }},
 		{"a goal of a short run", kept, "does not fail for it", func(r *report) { r.minutes = 4; r.floods[0].rows = 40 }},

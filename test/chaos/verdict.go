@@ -73,7 +73,7 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 	if a.watch.looks == 0 {
 		return fmt.Errorf("nobody has looked at the positions")
 	}
-	r.looks, r.back = a.watch.looks, a.watch.back
+	r.looks, r.back, r.deadlocks = a.watch.looks, a.watch.back, a.watch.deadlocks.sum
 	// learnsink's own audit has to come to the same: it is no part of the proof.
 	if _, err := a.verb(ctx, "audit", "--deep"); err != nil {
 		a.faultf("%v", err)

@@ -27,13 +27,28 @@ type watch struct {
 	pending int64 // entries in the outbox
 	seen    time.Time
 	looks   int
-	back    int   // positions that went back
-	end     int64 // sum of the committed ends of the sources
-	endSeen time.Time
-	stopped map[partition]string // state and reason of what is not running and not waiting
+	back    int // positions that went back
+	// deadlocks that PostgreSQL has found: circles of those who wait.
+	deadlocks counter
+	end       int64 // sum of the committed ends of the sources
+	endSeen   time.Time
+	stopped   map[partition]string // state and reason of what is not running and not waiting
 }
 
 func newWatch(a *arena) *watch { return &watch{arena: a, stands: map[partition]stand{}} }
+
+// counter adds up a count that begins again at 0 when its server crashes.
+type counter struct{ last, sum int64 }
+
+// add notes what the count is now, and returns how many are new.
+func (c *counter) add(now int64) int64 {
+	if now < c.last {
+		c.last = 0
+	}
+	more := now - c.last
+	c.last, c.sum = now, c.sum+more
+	return more
+}
 
 const lookEvery = 200 * time.Millisecond
 
@@ -75,8 +90,9 @@ func (w *watch) run(ctx context.Context) {
 }
 
 func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
-	var pending int64
-	if err := conn.QueryRow(ctx, `SELECT count(*) FROM learnsink.outbox`).Scan(&pending); err != nil {
+	var pending, deadlocks int64
+	if err := conn.QueryRow(ctx, `SELECT (SELECT count(*) FROM learnsink.outbox), (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database())`).
+		Scan(&pending, &deadlocks); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, `SELECT topic, partition, next_offset, epoch, accepted + rejected, state, state_reason FROM learnsink.position`)
@@ -95,6 +111,9 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.compare(now)
+	if more := w.deadlocks.add(deadlocks); more > 0 {
+		w.arena.faultf("PostgreSQL found %d deadlocks: locks are not taken in one order", more)
+	}
 	w.stands, w.pending, w.seen = now, pending, time.Now()
 	w.looks++
 	return nil
