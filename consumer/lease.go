@@ -531,13 +531,24 @@ func (l *lease) tidy(ctx context.Context) error {
 
 // rest waits while a stopped partition stands as it does: until it is held no
 // longer, or is held by now, or somebody has claimed it.
-func (l *lease) rest(ctx context.Context) {
+func (l *lease) rest(ctx context.Context, stop *StopError) {
 	if l.position.Epoch == 0 { // it could not be claimed
 		pause(ctx, l.limits.reclaim)
 		return
 	}
 	held := l.position.State.Held()
-	for pause(ctx, l.limits.quiet) {
+	for shown := time.Now(); pause(ctx, l.limits.quiet); {
+		if !held {
+			// It may not have been written, or not stand there any more: an
+			// operator who pauses a partition and resumes it leaves it running.
+			if time.Since(shown) >= time.Minute {
+				shown = time.Now()
+				l.mu.Lock()
+				l.shown = trouble{}
+				l.mu.Unlock()
+			}
+			l.show(stop.State, stop.Reason)
+		}
 		err := l.store.Published(ctx, l.tp, l.position.Epoch, 0)
 		switch {
 		case errors.Is(err, handlers.ErrFenced), errors.Is(err, handlers.ErrHeld) && !held, err == nil && held:

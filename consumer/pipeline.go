@@ -143,7 +143,7 @@ func (p *pipeline) run(ctx context.Context) {
 			told = stop.Error()
 			p.logger.Error().Str("state", string(stop.State)).Str("reason", stop.Reason).Msg("the partition is stopped")
 		}
-		l.rest(ctx)
+		l.rest(ctx, stop)
 	}
 }
 

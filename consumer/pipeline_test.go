@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -487,6 +488,43 @@ func TestStoppedPartitionsStayAndSaySo(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	})
+}
+
+// TestAStoppedPartitionIsShownAsSuch though the database was away just then, or
+// an operator has had it paused since.
+func TestAStoppedPartitionIsShownAsSuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.story(0, 30)
+		var away atomic.Bool
+		away.Store(true)
+		in := &incarnation{world: w}
+		in.hook = func(step string) (bool, error) {
+			switch {
+			case step == "read":
+				return false, &StopError{handlers.DataLost, "offsets 0 to 2 are gone"}
+			case step == "state" && away.Load():
+				return false, errFault
+			}
+			return true, nil
+		}
+		stop := in.start(t)
+		shown := func(want handlers.State) {
+			t.Helper()
+			if at := w.at(); at.State != want {
+				t.Errorf("shown: %s, want %s", at.State, want)
+			}
+		}
+		time.Sleep(10500 * time.Millisecond)
+		shown(handlers.Running)
+		away.Store(false)
+		time.Sleep(time.Second)
+		shown(handlers.DataLost)
+		w.operate(func(p *handlers.Position) { p.State, p.StateReason = handlers.Running, "" })
+		time.Sleep(time.Minute)
+		shown(handlers.DataLost)
+		stop()
 	})
 }
 
