@@ -32,7 +32,6 @@ type simPartition struct {
 	skipped  []bool             // by offset: an operator has left it out
 	owed     []int              // by offset: how often it is to be announced at least
 	outbox   []simEntry
-	heldAt   time.Time
 }
 
 // simEntry is an outbox entry, and the offsets that it announces.
@@ -365,18 +364,11 @@ func (s simStore) SetState(ctx context.Context, tp handlers.TopicPartition, epoc
 
 // hold pauses a partition.
 func (d *simDatabase) hold(p *simPartition) {
-	p.State, p.StateReason, p.heldAt = handlers.Paused, "an operator wants it so", time.Now()
+	p.State, p.StateReason = handlers.Paused, "an operator wants it so"
 }
 
 // resume lets a held partition go on; what the breaker held is let on up to end.
-//
-// It waits until the owner has seen that the partition is paused. Known, and
-// open: one that has stopped by itself (data_lost) and is paused and resumed
-// within the second in which its owner does not look is shown as running.
 func (d *simDatabase) resume(p *simPartition, end int64) {
-	if p.State == handlers.Paused && time.Since(p.heldAt) < 3*time.Second {
-		return
-	}
 	if p.State == handlers.Breaker {
 		p.BreakerBelow = max(p.BreakerBelow, end)
 	}
