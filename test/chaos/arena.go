@@ -105,7 +105,7 @@ func (a *arena) open(ctx context.Context) (err error) {
 
 // furnish makes the schema, the catalogue and the topics.
 func (a *arena) furnish(ctx context.Context) error {
-	config := fmt.Sprintf(`group: chaos
+	config := fmt.Sprintf(`group: %s
 acceptedTopic: %s
 deadLetterTopic: %s
 publish: %s
@@ -115,7 +115,7 @@ sources:
   - {topic: %s, action: tracking}
   - {topic: %s, action: intervention}
   - {topic: %s, action: tracking}
-`, accepted, deadLetter, a.publish, sessionTimeout, tracking, intervention, lost)
+`, group, accepted, deadLetter, a.publish, sessionTimeout, tracking, intervention, lost)
 	if err := os.WriteFile(a.file("learnsink.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}

@@ -122,7 +122,8 @@ func startKafka(ctx context.Context, dir string, members []listener, reaper *rea
 			return nil, fmt.Errorf("format the storage of Kafka's %s: %w: %s", role, err, tail(out))
 		}
 	}
-	if k.client, err = kgo.NewClient(kgo.SeedBrokers(k.direct), kgo.MetadataMinAge(50*time.Millisecond), kgo.RetryTimeout(2*time.Second)); err != nil {
+	if k.client, err = kgo.NewClient(kgo.SeedBrokers(k.direct), kgo.MetadataMinAge(50*time.Millisecond), kgo.RetryTimeout(2*time.Second),
+		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond })); err != nil {
 		return nil, err
 	}
 	k.admin = kadm.NewClient(k.client)
@@ -174,7 +175,8 @@ func (k *kafka) end(ctx context.Context, signal syscall.Signal) error {
 	}
 }
 
-// answers waits until the broker serves every topic that there is.
+// answers waits until the broker serves every topic that there is, and
+// coordinates the group.
 func (k *kafka) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -198,10 +200,15 @@ func (k *kafka) serves(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	ends, err := k.admin.ListCommittedOffsets(ctx)
+	if err == nil {
+		err = ends.Error()
+	}
 	if err != nil {
 		return err
 	}
-	return ends.Error()
+	// Until it has loaded the group's offsets nobody can join it.
+	_, err = k.admin.FetchOffsets(ctx, group)
+	return err
 }
 
 // nothingPrepared waits until the broker has no transaction left that it is

@@ -238,7 +238,7 @@ func (r *report) recoveryTable(p func(string, ...any)) {
 		p("| %s | %d | %s | %s | %s | %s |", what, len(times), seconds(percentile(times, 0.5)), seconds(percentile(times, 0.99)), seconds(slices.Max(times)), seconds(goalOf(r.recoveries, what)))
 	}
 	p("\nTaken over: from SIGKILL until another process has claimed it, for every partition that the dead one owned. " +
-		"Back: from the server's answer (the broker: the ends of all topics) to the next line of the ledger, and to the next committed event.")
+		"Back: from the server's answer (the broker: the ends of all topics, and the group's offsets) to the next line of the ledger, and to the next committed event.")
 }
 
 func (r *report) figures(p func(string, ...any)) {

@@ -28,6 +28,9 @@ const (
 	deadLetter   = "chaos.dead-letter"
 )
 
+// group is the consumer group of learnsink.
+const group = "chaos"
+
 var sources = []string{tracking, intervention, lost}
 
 // sender tells a seeded story, and knows the truth of it. It sends by clients
