@@ -32,8 +32,11 @@ func (v *vitals) run(ctx context.Context) {
 }
 
 const (
-	megabyte  = 1 << 20
-	tolerated = 64 * megabyte // what memory may grow by, whatever it was
+	megabyte = 1 << 20
+	// What memory and goroutines may grow by, whatever they were: a process
+	// has more of both while it owns more partitions.
+	tolerated           = 64 * megabyte
+	toleratedGoroutines = 64
 )
 
 // level compares the beginning of the chaos with its end, as the elder took
@@ -53,7 +56,7 @@ func grown(early, late takes) string {
 	switch {
 	case late.memory > 1.5*early.memory && late.memory-early.memory > tolerated:
 		return fmt.Sprintf("memory has grown from %.0f to %.0f MiB", early.memory/megabyte, late.memory/megabyte)
-	case late.goroutines > 2*early.goroutines:
+	case late.goroutines > 2*early.goroutines && late.goroutines-early.goroutines > toleratedGoroutines:
 		return fmt.Sprintf("goroutines have grown from %.0f to %.0f", early.goroutines, late.goroutines)
 	}
 	return ""

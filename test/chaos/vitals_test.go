@@ -8,7 +8,7 @@ func TestGrowthIsTold(t *testing.T) {
 		memory, goroutine float64 // at the end; at the beginning 100 MiB and 30
 		want              bool
 	}{
-		{"level", 101, 31, false}, {"a little", 140, 50, false}, {"memory", 170, 30, true}, {"goroutines", 100, 61, true},
+		{"level", 101, 31, false}, {"a little", 140, 50, false}, {"memory", 170, 30, true}, {"more partitions", 100, 70, false}, {"goroutines", 100, 100, true},
 	} {
 		var taken []takes
 		for n := range 100 {
