@@ -57,7 +57,7 @@ type simWorld struct {
 	processes []*simProcess // that are members of the group, or were
 	rebalance chan struct{} // closed at the next one
 	calls     map[string]int
-	busy      atomic.Int32 // how much of goes is under way
+	busy      atomic.Int32 // how much of goes, and how many faults, are under way
 	lanes     []lane       // of the readers
 	backups   []*simDatabase
 	operators int
@@ -219,6 +219,10 @@ func call[T any](ctx context.Context, part *simPart, server simServer, step stri
 	roll := w.dice(key, fmt.Sprint(n))
 	there, back := w.span(roll, 20*time.Microsecond, w.slowest), w.span(roll, 20*time.Microsecond, w.slowest)
 	fault := w.fault(roll, server, step)
+	if fault != "" {
+		w.busy.Add(1)
+		defer w.busy.Add(-1)
+	}
 
 	if !p.awake() {
 		return none, errDead
