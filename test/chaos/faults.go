@@ -38,6 +38,8 @@ var faults = []*fault{
 		how: "the database commits, and the connection is cut at a byte of its reply"},
 	{name: "COMMIT cut off", weight: 6, do: cutAt(proxy.Commit, false, func(m *member) *proxy.Proxy { return m.db }),
 		how: "the connection is cut at a byte of COMMIT itself"},
+	{name: "COMMIT under way, connection cut", weight: 4, do: commitUnderWay,
+		how: "the connection is cut as soon as the database has COMMIT, which takes it 200 ms here: who looks too soon takes it for not done"},
 	{name: "EndTxn done, reply lost", weight: 10, publish: "transactional", do: cutAt(proxy.EndTxn, true, func(m *member) *proxy.Proxy { return m.kafka }),
 		how: "the broker ends the transaction, and the connection is cut at a byte of its reply"},
 	{name: "EndTxn cut off", weight: 6, publish: "transactional", do: cutAt(proxy.EndTxn, false, func(m *member) *proxy.Proxy { return m.kafka }),
@@ -199,29 +201,51 @@ func cutAt(is proxy.What, reply bool, of func(*member) *proxy.Proxy) func(contex
 		if n.r.IntN(2) == 0 {
 			at = 0
 		}
-		const times = 3
-		sprung := make(chan struct{}, times*len(n.members))
-		for _, m := range n.members {
-			of(m).SetTrap(proxy.Trap{Is: is, Reply: reply, At: at, Times: times, Sprung: func() { sprung <- struct{}{} }})
-		}
-		defer func() {
-			for _, m := range n.members {
-				of(m).RemoveTrap()
-			}
-		}()
-		patience := time.NewTimer(15 * time.Second)
-		defer patience.Stop()
-		for range times {
-			select {
-			case <-sprung:
-			case <-patience.C:
-				return "", fmt.Errorf("nothing came into the trap within 15 s (lag %d)", n.watch.lag())
-			case <-ctx.Done():
-				return "", ctx.Err()
-			}
-		}
-		return fmt.Sprintf("at %.0f %% of its bytes", 100*at), nil
+		return fmt.Sprintf("at %.0f %% of its bytes", 100*at), n.trap(ctx, of, proxy.Trap{Is: is, Reply: reply, At: at})
 	}
+}
+
+// trap waits until traps on the roads of all members have sprung three times.
+func (n *nemesis) trap(ctx context.Context, of func(*member) *proxy.Proxy, t proxy.Trap) error {
+	t.Times = 3
+	sprung := make(chan struct{}, t.Times*len(n.members))
+	t.Sprung = func() { sprung <- struct{}{} }
+	for _, m := range n.members {
+		of(m).SetTrap(t)
+	}
+	defer func() {
+		for _, m := range n.members {
+			of(m).RemoveTrap()
+		}
+	}()
+	patience := time.NewTimer(15 * time.Second)
+	defer patience.Stop()
+	for range t.Times {
+		select {
+		case <-sprung:
+		case <-patience.C:
+			return fmt.Errorf("nothing came into the trap within 15 s (lag %d)", n.watch.lag())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// A COMMIT that takes its time, as a slow disk or a standby makes it.
+const (
+	slowCommits = `CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON learnsink.ledger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.slow()`
+	quickCommits = `DROP FUNCTION public.slow() CASCADE`
+)
+
+func commitUnderWay(ctx context.Context, n *nemesis) (string, error) {
+	if _, err := n.db.Exec(ctx, slowCommits); err != nil {
+		return "", err
+	}
+	err := n.trap(ctx, func(m *member) *proxy.Proxy { return m.db }, proxy.Trap{Is: proxy.Commit, At: 1})
+	_, quick := n.db.Exec(ctx, quickCommits)
+	return "thrice", errors.Join(err, quick)
 }
 
 func slow(of func(*member) *proxy.Proxy) func(context.Context, *nemesis) (string, error) {

@@ -43,8 +43,9 @@ type link struct {
 type Trap struct {
 	Is    What
 	Reply bool // the request passes, and its reply is cut; else the request itself
-	// At is which byte: 0 is before the first one, towards 1 the last one. A
-	// reply cut at 0 is a deed done of which nobody hears.
+	// At is which byte: 0 is before the first one, 1 after the last one. A
+	// reply cut at 0 is a deed done of which nobody hears; a request cut at 1
+	// is one that is just being done.
 	At float64
 	// Every: of so many such messages one is taken. 0 and 1: each.
 	Every int
@@ -163,7 +164,7 @@ func (l *link) forward(from, to net.Conn, split splitter, requests bool) {
 			return
 		}
 		if sprung != nil {
-			l.cut(pass%2 == 0) // now a FIN, now a RST
+			l.cut(pass%2 == 0 && pass < m.size) // now a FIN, now a RST, which would take back what has just passed
 			sprung()
 			return
 		}

@@ -114,6 +114,15 @@ func TestARequestIsCutAtItsByte(t *testing.T) {
 	}
 }
 
+func TestARequestPassesWholeBeforeTheCut(t *testing.T) {
+	p, c, got := through(t)
+	p.SetTrap(Trap{Is: EndTxn, At: 1, Times: 1})
+	send(t, c, 100, request(EndTxn, 2, "body")) // what comes back before the cut may come
+	if is := <-got; is != EndTxn {
+		t.Errorf("the server got request %d", is)
+	}
+}
+
 func TestARoadCanBeCutShutAndStalled(t *testing.T) {
 	p, c, _ := through(t)
 	if back := send(t, c, 18, request(Produce, 1, "")); len(back) != 18 {
