@@ -22,6 +22,9 @@ type catcher struct {
 	kind kind
 	// For kind test: the package and the tests.
 	pkg, run string
+	// For kind chaos: what else it is told, so that what the mutant needs
+	// comes often: --only FAULTS, --rate ROWS.
+	only, rate string
 }
 
 type kind string
@@ -34,8 +37,11 @@ const (
 
 // String is the catcher in the table.
 func (c catcher) String() string {
-	if c.kind == byTest {
+	switch {
+	case c.kind == byTest:
 		return fmt.Sprintf("`go test ./%s -run '%s'`", c.pkg, c.run)
+	case c.only != "":
+		return fmt.Sprintf("%s of %q, %s rows/s", c.kind, c.only, c.rate)
 	}
 	return string(c.kind)
 }
@@ -72,7 +78,7 @@ func (h *hunt) try(ctx context.Context, m mutant) (finding, error) {
 	case byTest:
 		return h.test(ctx, overlay, m.by.pkg, m.by.run)
 	}
-	return h.unleash(ctx, overlay, m.name)
+	return h.unleash(ctx, overlay, m)
 }
 
 // command is one of the go command's, or of ours, within the module. It ends
@@ -94,22 +100,24 @@ func (h *hunt) test(ctx context.Context, overlay, pkg, run string) (finding, err
 	if out, err := h.command(ctx, "go", "test", "-c", "-overlay", overlay, "-o", binary, "./"+pkg).CombinedOutput(); err != nil {
 		return finding{}, fmt.Errorf("go test -c: %w\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	began := time.Now()
-	cmd := h.command(ctx, binary, "-test.run", run, "-test.v", "-test.timeout", "9m", "-test.failfast")
+	cmd := h.command(ctx, binary, "-test.run", run, "-test.timeout", "25m", "-test.failfast")
 	cmd.Dir, cmd.Env = filepath.Join(h.root, pkg), append(os.Environ(), "LEARNSINK_SIM_SEEDS="+simulationSeeds)
 	out, err := cmd.CombinedOutput()
 	f := finding{after: time.Since(began)}
 	var exit *exec.ExitError
 	switch {
+	case bytes.Contains(out, []byte("panic: test timed out")):
+		return f, errors.New("it took too long")
 	case errors.As(err, &exit) && (bytes.Contains(out, []byte("--- FAIL")) || bytes.Contains(out, []byte("panic: "))):
 		f.caught, f.said = true, complaint(string(out))
 		return f, nil
 	case err != nil:
 		return f, fmt.Errorf("%w\n%s", err, out)
-	case !bytes.Contains(out, []byte("--- PASS")):
-		return f, fmt.Errorf("no test %s is in %s, or it was skipped", run, pkg)
+	case bytes.Contains(out, []byte("no tests to run")):
+		return f, fmt.Errorf("no test %s is in %s", run, pkg)
 	}
 	return f, nil
 }
@@ -118,24 +126,20 @@ var testLine = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: (.+)`)
 
 // complaint is the first thing that a failed test said.
 func complaint(out string) string {
-	if i := strings.Index(out, "panic: "); i >= 0 && !testLine.MatchString(out) {
-		line, _, _ := strings.Cut(out[i:], "\n")
-		return line
-	}
-	if i := strings.Index(out, "--- FAIL"); i >= 0 {
-		if said := testLine.FindStringSubmatch(out[i:]); said != nil {
-			return said[1]
-		}
-	}
-	if said := testLine.FindStringSubmatch(out); said != nil {
+	_, failed, _ := strings.Cut(out, "--- FAIL")
+	if said := testLine.FindStringSubmatch(failed); said != nil {
 		return said[1]
+	}
+	if _, panicked, ok := strings.Cut(out, "panic: "); ok {
+		line, _, _ := strings.Cut(panicked, "\n")
+		return "panic: " + line
 	}
 	return "it fails"
 }
 
 // unleash runs the chaos on a build with the overlay. Once it says that
 // something is broken it has said enough.
-func (h *hunt) unleash(ctx context.Context, overlay, name string) (finding, error) {
+func (h *hunt) unleash(ctx context.Context, overlay string, m mutant) (finding, error) {
 	if h.chaos == "" {
 		h.chaos = filepath.Join(h.dir, "chaos")
 		if out, err := h.command(ctx, "go", "build", "-o", h.chaos, "./test/chaos").CombinedOutput(); err != nil {
@@ -144,8 +148,12 @@ func (h *hunt) unleash(ctx context.Context, overlay, name string) (finding, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration((h.minutes+7)*float64(time.Minute)))
 	defer cancel()
-	cmd := h.command(ctx, h.chaos, "--overlay", overlay, "--mutant", name,
-		"--minutes", strconv.FormatFloat(h.minutes, 'g', -1, 64), "--seed", strconv.FormatUint(h.seed, 10))
+	args := []string{"--overlay", overlay, "--mutant", m.name,
+		"--minutes", strconv.FormatFloat(h.minutes, 'g', -1, 64), "--seed", strconv.FormatUint(h.seed, 10)}
+	if m.by.only != "" {
+		args = append(args, "--only", m.by.only, "--rate", m.by.rate)
+	}
+	cmd := h.command(ctx, h.chaos, args...)
 	var report bytes.Buffer
 	cmd.Stdout = &report
 	progress, err := cmd.StderrPipe()

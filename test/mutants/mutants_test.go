@@ -132,11 +132,10 @@ func TestWhatDoesNotCompileIsNoMutant(t *testing.T) {
 
 func TestWhatATestSaidIsFound(t *testing.T) {
 	for out, want := range map[string]string{
-		"=== RUN   TestX\n    x_test.go:3: a note\n--- PASS: TestY\n--- FAIL: TestX (0.00s)\n    x_test.go:7: seed 3: it is lost\n": "seed 3: it is lost",
-		"    --- FAIL: TestX/a (0.00s)\n        x_test.go:7: first\n        x_test.go:8: second\n":                                  "first",
-		"=== RUN   TestX\n    x_test.go:7: said before\n--- FAIL: TestX (0.00s)\n":                                                  "said before",
-		"panic: index out of range\n\ngoroutine 1":                                                                                  "panic: index out of range",
-		"--- FAIL: TestX (0.00s)\nFAIL\n":                                                                                           "it fails",
+		"--- FAIL: TestX (0.00s)\n    x_test.go:7: seed 3: it is lost\n        repeat: so\n":       "seed 3: it is lost",
+		"    --- FAIL: TestX/a (0.00s)\n        x_test.go:7: first\n        x_test.go:8: second\n": "first",
+		"panic: index out of range\n\ngoroutine 1":                                                 "panic: index out of range",
+		"--- FAIL: TestX (0.00s)\nFAIL\n":                                                          "it fails",
 	} {
 		if got := complaint(out); got != want {
 			t.Errorf("%q, want %q, of:\n%s", got, want, out)

@@ -3,6 +3,7 @@ package main
 // Shorthands for the files that mutants change.
 const (
 	apply        = "store/apply.go"
+	ledger       = "store/ledger.go"
 	rows         = "store/rows.go"
 	leaseFile    = "consumer/lease.go"
 	pipelineFile = "consumer/pipeline.go"
@@ -15,17 +16,23 @@ const (
 var (
 	simulation = catcher{kind: bySimulation}
 	chaos      = catcher{kind: byChaos}
+	// zombies wake in the midst of work, again and again.
+	zombies     = catcher{kind: byChaos, only: "process asleep past its session", rate: "2000"}
+	lostCommits = catcher{kind: byChaos, only: "COMMIT under way, connection cut", rate: "400"}
 )
 
-func test(pkg, run string) catcher { return catcher{byTest, pkg, run} }
+func test(pkg, run string) catcher { return catcher{kind: byTest, pkg: pkg, run: run} }
 
 // mutants: first those that take one of the guards away which the promise
 // rests on, then those that go about it a wrong way, then the reading.
 var mutants = []mutant{
-	{"no-compare-and-set", "a batch is applied whatever the position and whoever owns the partition", chaos, []edit{
+	{"no-compare-and-set", "a batch is applied whatever the position and whoever owns the partition", zombies, []edit{
 		{apply, "	case epoch != b.Epoch:\n		return handlers.ErrFenced\n	case held:", "	case held:"},
 		{apply, "	case next != b.From:\n		return fmt.Errorf(\"%w: at %d, not %d\", handlers.ErrMoved, next, b.From)\n", ""},
 		{apply, "AND epoch = $3 AND next_offset = $4`", "AND $3::bigint IS NOT NULL AND $4::bigint IS NOT NULL`"},
+		// The keys of ledger and outbox compare as well.
+		{ledger, "$10::text::jsonb, $11, $12)`", "$10::text::jsonb, $11, $12) ON CONFLICT DO NOTHING`"},
+		{apply, "payload) VALUES ($1, $2, $3, $4, $5)`", "payload) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`"},
 	}},
 	{"kafka-offset-for-the-truth", "reading goes on at the offset that the group has committed", simulation, []edit{
 		{leaseFile, "	next = l.position.NextOffset\n", `	next = l.position.NextOffset
@@ -34,7 +41,7 @@ var mutants = []mutant{
 	}
 `},
 	}},
-	{"plain-select-after-a-lost-commit", "a COMMIT without a reply is looked up by a SELECT that does not wait for it", chaos, []edit{
+	{"plain-select-after-a-lost-commit", "a COMMIT without a reply is looked up by a SELECT that does not wait for it", lostCommits, []edit{
 		{apply, "err := s.pool.QueryRow(ctx, lockPosition, b.Source.Topic", "err := s.pool.QueryRow(ctx, lockPosition[:len(lockPosition)-len(\" FOR UPDATE\")], b.Source.Topic"},
 	}},
 	{"safe-to-retry-believed", "a COMMIT without a reply is taken for not done where pgx says that trying again is safe", chaos, []edit{
