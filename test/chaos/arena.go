@@ -11,8 +11,10 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"learnsink/test/kafkaserver"
 	"learnsink/test/pgserver"
 	"learnsink/test/proxy"
+	"learnsink/test/reaper"
 	"learnsink/test/rowgen"
 )
 
@@ -23,7 +25,7 @@ const sessionTimeout = 6 * time.Second
 type arena struct {
 	options
 	dir      string
-	reaper   *reaper
+	reaper   *reaper.Reaper
 	binaries []string // two builds, between which processes are rolled
 	postgres *pgserver.Server
 	db       *pgxpool.Pool // past all proxies
@@ -72,11 +74,11 @@ func (a *arena) open(ctx context.Context) (err error) {
 	if a.db, err = pgxpool.New(ctx, a.postgres.URL()); err != nil {
 		return err
 	}
-	ports, err := freePorts(2 * a.processes)
+	ports, err := kafkaserver.FreePorts(2 * a.processes)
 	if err != nil {
 		return err
 	}
-	var listeners []listener
+	var listeners []kafkaserver.Listener
 	for i := range a.processes {
 		m := &member{place: i, arena: a, metrics: fmt.Sprintf("127.0.0.1:%d", ports[a.processes+i]), binary: a.binaries[0]}
 		if m.kafka, err = proxy.New(proxy.Kafka); err != nil {
@@ -88,18 +90,20 @@ func (a *arena) open(ctx context.Context) (err error) {
 		m.kafka.Serve(fmt.Sprintf("127.0.0.1:%d", ports[i]))
 		m.db.Serve(a.db.Config().ConnConfig.Host + fmt.Sprintf(":%d", a.db.Config().ConnConfig.Port))
 		a.members = append(a.members, m)
-		listeners = append(listeners, listener{Port: ports[i], Advertised: m.kafka.Address()})
+		listeners = append(listeners, kafkaserver.Listener{Port: ports[i], Advertised: m.kafka.Address()})
 	}
 	say("Apache Kafka starts")
-	if a.kafka, err = startKafka(ctx, a.file("kafka"), listeners, a.reaper); err != nil {
+	broker, err := kafkaserver.Start(ctx, kafkaserver.Options{Dir: a.file("kafka"), Listeners: listeners, Reaper: a.reaper, Group: group, Say: say})
+	if err != nil {
 		return err
 	}
+	a.kafka = &kafka{broker}
 	if err := a.furnish(ctx); err != nil {
 		return err
 	}
 	a.watch = newWatch(a)
 	a.vitals = &vitals{arena: a}
-	a.sender, err = newSender(ctx, a.kafka.direct, a.seed, a.rate, map[string]int32{tracking: 6, intervention: 3, lost: 2}, a.watch.lag)
+	a.sender, err = newSender(ctx, a.kafka.Address, a.seed, a.rate, map[string]int32{tracking: 6, intervention: 3, lost: 2}, a.watch.lag)
 	return err
 }
 
@@ -121,7 +125,7 @@ sources:
 	}
 	forever := "-1"
 	for topic, partitions := range map[string]int32{tracking: 6, intervention: 3, lost: 2, accepted: 4, deadLetter: 4} {
-		if _, err := a.kafka.admin.CreateTopic(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topic); err != nil {
+		if _, err := a.kafka.Admin.CreateTopic(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topic); err != nil {
 			return fmt.Errorf("create %s: %w", topic, err)
 		}
 	}
@@ -157,13 +161,13 @@ func (a *arena) raise(ctx context.Context) error {
 
 // close ends what still runs, and removes the work folder if it is not to be kept.
 func (a *arena) close() {
-	a.reaper.close()
+	a.reaper.Close()
 	for _, m := range a.members {
 		m.kafka.Close()
 		m.db.Close()
 	}
 	if a.kafka != nil {
-		a.kafka.client.Close()
+		a.kafka.Close()
 	}
 	if a.db != nil {
 		a.db.Close()

@@ -113,7 +113,7 @@ func asleep(lo, hi time.Duration) func(context.Context, *nemesis) (string, error
 }
 
 func killBroker(ctx context.Context, n *nemesis) (string, error) {
-	if err := n.kafka.end(ctx, syscall.SIGKILL); err != nil {
+	if err := n.kafka.End(ctx, syscall.SIGKILL); err != nil {
 		return "", err
 	}
 	return n.startBroker(ctx)
@@ -139,7 +139,7 @@ func restartBroker(ctx context.Context, n *nemesis) (string, error) {
 	if err := n.kafka.nothingPrepared(ctx); err != nil {
 		return "", err
 	}
-	if err := n.kafka.end(ctx, syscall.SIGTERM); err != nil {
+	if err := n.kafka.End(ctx, syscall.SIGTERM); err != nil {
 		return "", err
 	}
 	for _, m := range n.members {
@@ -153,10 +153,10 @@ func restartBroker(ctx context.Context, n *nemesis) (string, error) {
 func (n *nemesis) startBroker(ctx context.Context) (string, error) {
 	away := n.between(0, 2*time.Second)
 	sleep(ctx, away)
-	if err := n.kafka.start(); err != nil {
+	if err := n.kafka.Start(); err != nil {
 		return "", err
 	}
-	if err := n.kafka.answers(ctx); err != nil {
+	if err := n.kafka.Answers(ctx); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("away for %s and its start", away.Round(time.Millisecond)), n.recovers(ctx, "broker")
@@ -322,16 +322,16 @@ func storm(ctx context.Context, n *nemesis) (string, error) {
 func grow(ctx context.Context, n *nemesis) (string, error) {
 	topic := []string{tracking, intervention}[n.grows%2]
 	n.grows++
-	topics, err := n.kafka.admin.ListTopics(ctx, topic)
+	topics, err := n.kafka.Admin.ListTopics(ctx, topic)
 	if err != nil {
 		return "", err
 	}
 	partitions := len(topics[topic].Partitions) + 1
-	if _, err := n.kafka.admin.UpdatePartitions(ctx, partitions, topic); err != nil {
+	if _, err := n.kafka.Admin.UpdatePartitions(ctx, partitions, topic); err != nil {
 		return "", err
 	}
 	for { // until it can be written to
-		ends, err := n.kafka.admin.ListCommittedOffsets(ctx, topic)
+		ends, err := n.kafka.Admin.ListCommittedOffsets(ctx, topic)
 		if err == nil && ends.Error() == nil && len(ends[topic]) == partitions {
 			break
 		}

@@ -82,12 +82,12 @@ func (n *nemesis) deleteAhead(ctx context.Context, p partition, unread int) (gon
 	}
 	const left = 20
 	gone = oracle.Gone{Topic: p.topic, Partition: p.n, To: ends[p] - left}
-	if gone.Outcomes, err = n.sender.story.Read(ctx, []string{n.kafka.direct}, p.topic, p.n, ends[p]); err != nil {
+	if gone.Outcomes, err = n.sender.story.Read(ctx, []string{n.kafka.Address}, p.topic, p.n, ends[p]); err != nil {
 		return gone, err
 	}
 	offsets := kadm.Offsets{}
 	offsets.AddOffset(p.topic, p.n, gone.To, -1)
-	deleted, err := n.kafka.admin.DeleteRecords(ctx, offsets)
+	deleted, err := n.kafka.Admin.DeleteRecords(ctx, offsets)
 	if err == nil {
 		err = deleted.Error()
 	}

@@ -29,6 +29,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"learnsink/test/reaper"
 )
 
 // options are what the command line says.
@@ -104,7 +106,7 @@ func run(ctx context.Context, args []string, out io.Writer) int {
 
 // chaos is one run: the calm, the chaos, the rest, and the look at what is left.
 func chaos(ctx context.Context, o options, r *report) (err error) {
-	reaper, err := newReaper()
+	reaper, err := reaper.New()
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (m *member) start() error {
 	cmd := exec.Command(m.binary, "serve")
 	cmd.Env = m.arena.environment(m.kafka.Address(), database.String(), "LEARNSINK_METRICS="+m.metrics, "LEARNSINK_HTTP=off")
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
-	ended, err := m.arena.reaper.run(cmd)
+	ended, err := m.arena.reaper.Run(cmd)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (a *arena) verb(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, a.binaries[0], args...)
-	cmd.Env = a.environment(a.kafka.direct, a.postgres.URL())
+	cmd.Env = a.environment(a.kafka.Address, a.postgres.URL())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("learnsink %s: %w: %s", strings.Join(args, " "), err, tail(out))

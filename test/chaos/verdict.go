@@ -14,7 +14,7 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 	r := a.report
 	say("the oracle looks")
 	began := time.Now()
-	house := &oracle.House{DB: a.db, Brokers: []string{a.kafka.direct}, Sources: sources, Accepted: accepted, DeadLetter: deadLetter}
+	house := &oracle.House{DB: a.db, Brokers: []string{a.kafka.Address}, Sources: sources, Accepted: accepted, DeadLetter: deadLetter}
 	story := a.sender.story
 	story.Repeats = a.publish == "at-least-once"
 	found, err := house.Check(ctx, story)

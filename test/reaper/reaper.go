@@ -1,4 +1,6 @@
-package main
+// Package reaper runs processes that outlive nobody: servers and programs that
+// a test starts end with it, however it ended.
+package reaper
 
 import (
 	"fmt"
@@ -8,9 +10,9 @@ import (
 	"syscall"
 )
 
-// reaper kills what we have started when we are gone, however we ended: a
+// Reaper kills what we have started when we are gone, however we ended: a
 // shell reads the pids from a pipe that we hold, and its end is ours.
-type reaper struct {
+type Reaper struct {
 	mu      sync.Mutex
 	pipe    io.WriteCloser
 	done    chan struct{}
@@ -27,7 +29,8 @@ done
 for p in $pids; do kill -9 "$p" 2>/dev/null; done
 exit 0`
 
-func newReaper() (*reaper, error) {
+// New starts the shell that watches.
+func New() (*Reaper, error) {
 	cmd := exec.Command("/bin/sh", "-c", reap)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for us
 	pipe, err := cmd.StdinPipe()
@@ -37,7 +40,7 @@ func newReaper() (*reaper, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	r := &reaper{pipe: pipe, done: make(chan struct{})}
+	r := &Reaper{pipe: pipe, done: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait()
 		close(r.done)
@@ -45,9 +48,9 @@ func newReaper() (*reaper, error) {
 	return r, nil
 }
 
-// run starts a process, which outlives us in no case. The channel is closed
+// Run starts a process, which outlives us in no case. The channel is closed
 // once it has ended.
-func (r *reaper) run(cmd *exec.Cmd) (ended chan struct{}, err error) {
+func (r *Reaper) Run(cmd *exec.Cmd) (ended chan struct{}, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -61,14 +64,14 @@ func (r *reaper) run(cmd *exec.Cmd) (ended chan struct{}, err error) {
 	return ended, nil
 }
 
-func (r *reaper) tell(sign string, pid int) {
+func (r *Reaper) tell(sign string, pid int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, _ = fmt.Fprintln(r.pipe, sign, pid)
 }
 
-// close kills what is still running, and waits for it.
-func (r *reaper) close() {
+// Close kills what is still running, and waits for it.
+func (r *Reaper) Close() {
 	r.mu.Lock()
 	_ = r.pipe.Close()
 	r.mu.Unlock()

@@ -1,22 +1,24 @@
-package main
+package reaper_test
 
 import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"learnsink/test/reaper"
 )
 
 func TestWhatRunsEndsWithUs(t *testing.T) {
-	r, err := newReaper()
+	r, err := reaper.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	short, err := r.run(exec.Command("true"))
+	short, err := r.Run(exec.Command("true"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-short
-	long, err := r.run(exec.Command("sleep", "600"))
+	long, err := r.Run(exec.Command("sleep", "600"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,6 +27,6 @@ func TestWhatRunsEndsWithUs(t *testing.T) {
 		t.Fatal("it has ended by itself")
 	case <-time.After(50 * time.Millisecond):
 	}
-	r.close()
+	r.Close()
 	<-long
 }
