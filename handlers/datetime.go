@@ -48,7 +48,15 @@ func daysIn(year, month int) int {
 
 // wall is the civil time as if it were UTC's: the form in which localInstant takes it.
 func (c *civil) wall() time.Time {
-	return time.Date(c[partYear], time.Month(c[partMonth]), c[partDay], c[partHour], c[partMinute], c[partSecond], 0, time.UTC)
+	// time.Date would take three times as long: it knows of dates that are not
+	// real, and of zones. A year begins in March here, so that it ends in its leap day.
+	year, month := c[partYear], c[partMonth]-3
+	if month < 0 {
+		year, month = year-1, month+12
+	}
+	days := 365*year + year/4 - year/100 + year/400 + (153*month+2)/5 + c[partDay] - 719469 // since 1970-01-01
+	seconds := days*86400 + c[partHour]*3600 + c[partMinute]*60 + c[partSecond]
+	return time.Unix(int64(seconds), 0).UTC()
 }
 
 // dateTimeFormat is a compiled dateTimeFormat with what completes its values.
@@ -329,7 +337,8 @@ func localInstant(wall time.Time, loc *time.Location) time.Time {
 
 // inYears reports whether t lies in the years 0001 to 9999, as every stored time does.
 func inYears(t time.Time) (time.Time, bool) {
-	if y := t.Year(); y < 1 || y > 9999 {
+	const year1, year10000 = -62135596800, 253402300800 // Unix seconds
+	if s := t.Unix(); s < year1 || s >= year10000 {
 		return time.Time{}, false
 	}
 	return t, true

@@ -274,6 +274,17 @@ func TestParseISO8601(t *testing.T) {
 	}
 }
 
+// TestWallIsTimeDate holds the arithmetic of wall against package time's, day by day.
+func TestWallIsTimeDate(t *testing.T) {
+	for want := time.Date(1, 1, 1, 23, 59, 58, 0, time.UTC); want.Year() <= 9999; want = want.AddDate(0, 0, 1) {
+		year, month, day := want.Date()
+		c := civil{year, int(month), day, 23, 59, 58}
+		if got := c.wall(); got != want {
+			t.Fatalf("%v is %s, want %s", c, got, want)
+		}
+	}
+}
+
 // TestLocalInstant holds localInstant against an oracle that tries every
 // offset a zone has around a wall time, at every change of some zones.
 func TestLocalInstant(t *testing.T) {

@@ -11,12 +11,25 @@ import (
 // whatever folds to one, become lower case. Logins, e-mails and GUIDs are
 // compared by it.
 func Fold(s string) string {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; 'A' <= c && c <= 'Z' || c >= utf8.RuneSelf {
+	upper := false
+	for i := range len(s) {
+		c := s[i]
+		if c >= utf8.RuneSelf {
 			return strings.Map(foldRune, s)
 		}
+		upper = upper || 'A' <= c && c <= 'Z'
 	}
-	return s
+	if !upper {
+		return s
+	}
+	var most [maxText]byte // no login, e-mail or GUID is longer, where it is of ASCII
+	b := append(most[:0], s...)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // foldRune returns the representative of r's folding orbit: the lower case of
