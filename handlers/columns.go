@@ -27,18 +27,34 @@ type column struct {
 	bounded bool
 }
 
-// table is the columns of one action and where each stands.
+// table is the columns of one action.
 type table struct {
-	columns []column
-	index   map[string]int
+	columns  []column
+	ofLength [][]int // the indexes of the columns whose names have so many bytes
 }
 
 func newTable(columns ...column) *table {
-	t := &table{columns: columns, index: make(map[string]int, len(columns))}
+	t := &table{columns: columns}
 	for i, c := range columns {
-		t.index[c.name] = i
+		for len(t.ofLength) <= len(c.name) {
+			t.ofLength = append(t.ofLength, nil)
+		}
+		t.ofLength[len(c.name)] = append(t.ofLength[len(c.name)], i)
 	}
 	return t
+}
+
+// find returns the index of the column of that name. Few names are of one
+// length, so this is quicker than a map.
+func (t *table) find(name string) (i int, known bool) {
+	if len(name) < len(t.ofLength) {
+		for _, i := range t.ofLength[len(name)] {
+			if t.columns[i].name == name {
+				return i, true
+			}
+		}
+	}
+	return 0, false
 }
 
 const (

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,22 +18,27 @@ const EventTimeHeader = "learnsink.event-time"
 // else now, which the caller must take from the moment of deciding. A time
 // outside the years 1–9999 cannot be stored and counts as none.
 func EventTime(rec *Record, fromHeader bool, now time.Time) time.Time {
-	storable := func(t time.Time) bool {
-		year := t.UTC().Year()
-		return !t.IsZero() && 1 <= year && year <= 9999
-	}
 	if fromHeader {
 		if v, ok := rec.Header(EventTimeHeader); ok {
 			if t, err := time.Parse(time.RFC3339, strings.TrimSpace(string(v))); err == nil && storable(t) {
-				return t.UTC().Truncate(time.Microsecond)
+				return toMicro(t)
 			}
 		}
 	}
 	if storable(rec.Timestamp) {
-		return rec.Timestamp.UTC().Truncate(time.Microsecond)
+		return toMicro(rec.Timestamp)
 	}
-	return now.UTC().Truncate(time.Microsecond)
+	return toMicro(now)
 }
+
+// storable reports whether t is set, and can be stored.
+func storable(t time.Time) bool {
+	_, ok := inYears(t)
+	return ok && !t.IsZero()
+}
+
+// toMicro is t in UTC, cut to the microsecond.
+func toMicro(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()).UTC() }
 
 // fieldState is what is known of a column of one row.
 type fieldState uint8
@@ -107,7 +113,7 @@ func (r *Rules) Decode(rec *Record, eventTime time.Time) Row {
 		w.ignored = true
 	case len(rec.Value) == 0:
 		w.whole = RecordEmpty
-	case !utf8.Valid(rec.Value) || w.scan(string(rec.Value)) != nil:
+	case !utf8.Valid(rec.Value) || !w.scan(string(rec.Value)):
 		w.whole = RecordNotJSON
 	default:
 		for i := range r.table.columns {
@@ -123,69 +129,72 @@ func (r *Rules) Decode(rec *Record, eventTime time.Time) Row {
 	return w
 }
 
-// scan reads the members of the object into the row's fields.
-func (w *Row) scan(s string) error {
+// scan reads the members of the object into the row's fields; false: there is
+// no object, or one that is no row.
+func (w *Row) scan(s string) bool {
 	var (
-		r       = w.rules
-		seen    uint32 // known columns, by index
-		others  = map[string]struct{}(nil)
-		more    int
-		twice   bool
-		current = -1 // the known column whose value comes
+		r      = w.rules
+		p      = scanner{s: s}
+		seen   uint32   // known columns, by index
+		others []string // all the other names
+		unsaid int      // unknown columns that are not named
 	)
-	p := scanner{s: s}
-	look := func(name string) bool {
-		i, known := r.table.index[name]
-		if known {
-			twice = twice || seen&(1<<i) != 0
+	for more := p.open(); more; more = p.more() {
+		name, ok := p.name()
+		if !ok {
+			return false
+		}
+		i, known := r.table.find(name)
+		switch {
+		case !known:
+			others = append(others, name)
+		case seen&(1<<i) != 0:
+			return false
+		default:
 			seen |= 1 << i
-		} else {
-			if others == nil {
-				others = map[string]struct{}{}
-			}
-			_, again := others[name]
-			twice = twice || again
-			others[name] = struct{}{}
 		}
-		current = -1
-		if known && r.table.columns[i].kind == kindIgnored {
+		_, ignored := r.ignoredColumns[name]
+		ignored = ignored || known && r.table.columns[i].kind == kindIgnored
+		known = known && (r.listed == nil || r.listed[i])
+		if ignored || !known && r.ignoreUnknown {
+			if !p.skip() {
+				return false
+			}
+			continue
+		}
+		kind, text, ok := p.value()
+		if !ok {
 			return false
 		}
-		if _, ignored := r.ignoredColumns[name]; ignored {
-			return false
-		}
-		if known && (r.listed == nil || r.listed[i]) {
-			current = i
-			return true
-		}
-		return !r.ignoreUnknown
-	}
-	member := func(name string, t token, text string) {
-		text = strings.TrimSpace(text)
-		if current < 0 {
-			if len(w.unknown) < maxUnknown {
-				w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Field: name,
-					Value: show(text), Message: "Column [" + show(name) + "] is unknown."})
-			} else {
-				more++
-			}
-			return
-		}
-		if text != "" {
-			w.fields[current] = field{text: text, state: present, bool: t == tokenBool}
+		text = trimSpace(text)
+		switch {
+		case known && text != "":
+			w.fields[i] = field{text: text, state: present, bool: kind == tokenBool}
+		case known:
+		case len(w.unknown) < maxUnknown:
+			w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Field: name,
+				Value: show(text), Message: "Column [" + show(name) + "] is unknown."})
+		default:
+			unsaid++
 		}
 	}
-	if err := p.object(look, member); err != nil {
-		return err
+	if unsaid > 0 {
+		w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Message: "And [" + strconv.Itoa(unsaid) + "] more columns are unknown."})
 	}
-	if twice {
-		return errNotJSON
-	}
-	if more > 0 {
-		w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Message: "And [" + strconv.Itoa(more) + "] more columns are unknown."})
-	}
-	return nil
+	slices.Sort(others)
+	return p.end() && len(slices.Compact(others)) == len(others)
 }
+
+// trimSpace is strings.TrimSpace; most texts have nothing to trim.
+func trimSpace(s string) string {
+	if s == "" || plainByte(s[0]) && plainByte(s[len(s)-1]) {
+		return s
+	}
+	return strings.TrimSpace(s)
+}
+
+// plainByte reports whether c is an ASCII character that is no white space.
+func plainByte(c byte) bool { return ' ' < c && c < utf8.RuneSelf }
 
 // check runs the common checks of column i and reads its value.
 func (w *Row) check(i int) {
@@ -313,14 +322,22 @@ func parseInt(s string) (int64, parseResult) {
 	if digits == "" {
 		return 0, malformed
 	}
-	for i := 0; i < len(digits); i++ {
-		if digits[i] < '0' || digits[i] > '9' {
+	n := int64(0) // nonsense beyond 18 digits
+	for i := range len(digits) {
+		if !isDigit(digits[i]) {
 			return 0, malformed
 		}
+		n = n*10 + int64(digits[i]-'0')
 	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return 0, beyond
+	if len(digits) > 18 {
+		var err error
+		if n, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return 0, beyond
+		}
+		return n, parsed
+	}
+	if len(digits) < len(s) {
+		n = -n
 	}
 	return n, parsed
 }

@@ -1,7 +1,7 @@
 package handlers
 
 import (
-	"errors"
+	"math/bits"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -12,9 +12,6 @@ import (
 // they stand, duplicate keys, lone surrogates) and because it is on the hot
 // road: a record is copied once into a string and every plain text is a part
 // of that string.
-
-// errNotJSON is all that is ever wrong: the rejection says no more.
-var errNotJSON = errors.New("not a JSON object of plain values")
 
 // token is what kind of value a member has.
 type token uint8
@@ -28,8 +25,9 @@ const (
 
 // scanner reads s from i on. Every method leaves i behind what it read.
 type scanner struct {
-	s string
-	i int
+	s   string
+	i   int
+	bad bool // no object, or one that does not end
 }
 
 func (p *scanner) space() {
@@ -52,50 +50,46 @@ func (p *scanner) take(c byte) bool {
 	return false
 }
 
-// object reads a whole text that is one JSON object. For each member it asks
-// look(name) whether the value matters; if so, member gets it, else the value
-// is passed over.
-func (p *scanner) object(look func(name string) bool, member func(name string, t token, text string)) error {
+// open goes into the object that the text is; false: to no member.
+func (p *scanner) open() bool {
 	p.space()
 	if !p.take('{') {
-		return errNotJSON
+		p.bad = true
+		return false
 	}
 	p.space()
-	if !p.take('}') {
-		for {
-			p.space()
-			name, ok := p.text()
-			if !ok {
-				return errNotJSON
-			}
-			p.space()
-			if !p.take(':') {
-				return errNotJSON
-			}
-			p.space()
-			if look(name) {
-				t, text, ok := p.value()
-				if !ok {
-					return errNotJSON
-				}
-				member(name, t, text)
-			} else if !p.skip() {
-				return errNotJSON
-			}
-			p.space()
-			if p.take('}') {
-				break
-			}
-			if !p.take(',') {
-				return errNotJSON
-			}
-		}
+	return !p.take('}')
+}
+
+// more goes on behind a value, to the next member; false: there is none.
+func (p *scanner) more() bool {
+	p.space()
+	if p.take(',') {
+		p.space()
+		return true
+	}
+	p.bad = p.bad || !p.take('}')
+	return false
+}
+
+// name reads a member's name and its colon.
+func (p *scanner) name() (string, bool) {
+	name, ok := p.text()
+	if !ok {
+		return "", false
 	}
 	p.space()
-	if p.i != len(p.s) {
-		return errNotJSON
+	if !p.take(':') {
+		return "", false
 	}
-	return nil
+	p.space()
+	return name, true
+}
+
+// end reports whether the object was well-formed, and is all there is.
+func (p *scanner) end() bool {
+	p.space()
+	return !p.bad && p.i == len(p.s)
 }
 
 // value reads a plain value; a nested one is no value of a row.
@@ -135,41 +129,26 @@ func (p *scanner) text() (string, bool) {
 	if !p.take('"') {
 		return "", false
 	}
-	start := p.i
-	for p.i < len(p.s) {
-		switch c := p.s[p.i]; {
-		case c == '"':
-			p.i++
-			return p.s[start : p.i-1], true
-		case c == '\\':
-			return p.escaped(start)
-		case c < 0x20:
-			return "", false
-		}
-		p.i++
+	from := p.i
+	p.i = plainTo(p.s, p.i)
+	if p.take('"') {
+		return p.s[from : p.i-1], true
 	}
-	return "", false
+	return p.escaped(from)
 }
 
-// escaped goes on with a string that began at start and has an escape at i.
-func (p *scanner) escaped(start int) (string, bool) {
-	b := append(make([]byte, 0, 2*(p.i-start)+16), p.s[start:p.i]...)
-	for p.i < len(p.s) {
-		c := p.s[p.i]
-		p.i++
-		switch {
-		case c == '"':
+// escaped goes on with a string that began at from and is plain up to i.
+func (p *scanner) escaped(from int) (string, bool) {
+	b := make([]byte, 0, 2*(p.i-from)+16)
+	for {
+		b = append(b, p.s[from:p.i]...)
+		if p.take('"') {
 			return string(b), true
-		case c < 0x20:
-			return "", false
-		case c != '\\':
-			b = append(b, c)
-			continue
 		}
-		if p.i == len(p.s) {
+		if !p.take('\\') || p.i == len(p.s) {
 			return "", false
 		}
-		c = p.s[p.i]
+		c := p.s[p.i]
 		p.i++
 		switch c {
 		case '"', '\\', '/':
@@ -202,8 +181,9 @@ func (p *scanner) escaped(start int) (string, bool) {
 		default:
 			return "", false
 		}
+		from = p.i
+		p.i = plainTo(p.s, p.i)
 	}
-	return "", false
 }
 
 // hex4 reads four hexadecimal digits.
@@ -283,32 +263,26 @@ func (p *scanner) skipText() bool {
 	if !p.take('"') {
 		return false
 	}
-	for p.i < len(p.s) {
-		c := p.s[p.i]
-		p.i++
-		switch {
-		case c == '"':
+	for {
+		p.i = plainTo(p.s, p.i)
+		if p.take('"') {
 			return true
-		case c < 0x20:
+		}
+		if !p.take('\\') || p.i == len(p.s) {
 			return false
-		case c == '\\':
-			if p.i == len(p.s) {
+		}
+		switch p.s[p.i] {
+		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			p.i++
+		case 'u':
+			p.i++
+			if _, ok := p.hex4(); !ok {
 				return false
 			}
-			switch c = p.s[p.i]; c {
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-				p.i++
-			case 'u':
-				p.i++
-				if _, ok := p.hex4(); !ok {
-					return false
-				}
-			default:
-				return false
-			}
+		default:
+			return false
 		}
 	}
-	return false
 }
 
 // numberLength returns how long the JSON number at the start of s is; 0: none.
@@ -347,19 +321,41 @@ func numberLength(s string) int {
 	return i
 }
 
+// plainTo returns where s, from i on, first has what a JSON string cannot hold
+// as it is: a quote, a backslash or a control character; len(s): nowhere.
+func plainTo(s string, i int) int {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(s); i += 8 {
+		// Eight bytes at once, the first one lowest. Subtraction borrows into a
+		// byte's high bit where the byte is less than what is taken from it;
+		// a borrow may reach on into later bytes, so only the first hit is one.
+		v := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		quote, backslash := v^each*'"', v^each*'\\'
+		hit := ((v-each*0x20)&^v | (quote-each)&^quote | (backslash-each)&^backslash) & high
+		if hit != 0 {
+			return i + bits.TrailingZeros64(hit)/8
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+			break
+		}
+	}
+	return i
+}
+
 // appendString appends s, which is valid UTF-8, as a JSON string.
 func appendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	from := 0
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= 0x20 && c != '"' && c != '\\' {
-			continue
+	for {
+		n := plainTo(s, 0)
+		dst = append(dst, s[:n]...)
+		if n == len(s) {
+			return append(dst, '"')
 		}
-		dst = append(dst, s[from:i]...)
-		from = i + 1
-		switch c {
+		switch c := s[n]; c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
 		case '\n':
@@ -369,10 +365,8 @@ func appendString(dst []byte, s string) []byte {
 		case '\t':
 			dst = append(dst, `\t`...)
 		default:
-			dst = append(dst, `\u00`...)
-			dst = append(dst, hex[c>>4], hex[c&15])
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
+		s = s[n+1:]
 	}
-	dst = append(dst, s[from:]...)
-	return append(dst, '"')
 }

@@ -350,7 +350,7 @@ func (c *compiler) finish() {
 		}
 	}
 	for _, s := range c.ignored {
-		i, known := r.table.index[s.Text]
+		i, known := r.table.find(s.Text)
 		switch {
 		case s.Text == "":
 			c.fault(s, "names a column that has no name: take it out")
@@ -383,7 +383,7 @@ func (c *compiler) finish() {
 
 // column finds the column that an item of a list names.
 func (c *compiler) column(s *Setting) (int, bool) {
-	i, ok := c.rules.table.index[s.Text]
+	i, ok := c.rules.table.find(s.Text)
 	if !ok {
 		names := make([]string, 0, len(c.rules.table.columns))
 		for _, col := range c.rules.table.columns {

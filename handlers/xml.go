@@ -242,7 +242,7 @@ func (r *xmlReader) readFields(fields *element) {
 	for _, e := range fields.children {
 		name, inside, says := r.field(e)
 		item := Setting{Text: name, Line: e.line}
-		if _, known := r.table.index[name]; !known {
+		if _, known := r.table.find(name); !known {
 			r.fault(e, "names [%s], which is no column of the action %s", name, r.action)
 			continue
 		}
