@@ -347,11 +347,41 @@ func parseFloat(s string) (float64, bool) {
 	if numberLength(s) != len(s) {
 		return 0, false
 	}
+	if v, ok := parseShort(s); ok {
+		return v, true
+	}
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil { // of this form, it can only be infinite
 		return 0, false
 	}
 	return v + 0, true
+}
+
+// parseShort reads what most numbers are: few digits and no exponent. The
+// digits and the power of ten are exact as floats, so their quotient is
+// rounded once, and right.
+func parseShort(s string) (v float64, ok bool) {
+	if len(s) > 15 {
+		return 0, false
+	}
+	digits, power, point := int64(0), 1.0, false
+	for i := range len(s) {
+		switch c := s[i]; {
+		case isDigit(c):
+			digits = digits*10 + int64(c-'0')
+			if point {
+				power *= 10
+			}
+		case c == '.':
+			point = true
+		case c != '-':
+			return 0, false
+		}
+	}
+	if s[0] == '-' {
+		digits = -digits
+	}
+	return float64(digits) / power, true
 }
 
 // anyBad reports whether one of the columns has failed a check already.

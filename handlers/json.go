@@ -288,24 +288,16 @@ func (p *scanner) skipText() bool {
 // numberLength returns how long the JSON number at the start of s is; 0: none.
 func numberLength(s string) int {
 	i := 0
-	digits := func() bool {
-		from := i
-		for i < len(s) && '0' <= s[i] && s[i] <= '9' {
-			i++
-		}
-		return i > from
-	}
 	if i < len(s) && s[i] == '-' {
 		i++
 	}
 	if i < len(s) && s[i] == '0' {
 		i++
-	} else if !digits() {
+	} else if i = digitsTo(s, i); i == 0 || !isDigit(s[i-1]) {
 		return 0
 	}
 	if i < len(s) && s[i] == '.' {
-		i++
-		if !digits() {
+		if i = digitsTo(s, i+1); s[i-1] == '.' {
 			return 0
 		}
 	}
@@ -314,9 +306,17 @@ func numberLength(s string) int {
 		if i < len(s) && (s[i] == '+' || s[i] == '-') {
 			i++
 		}
-		if !digits() {
+		if i = digitsTo(s, i); !isDigit(s[i-1]) {
 			return 0
 		}
+	}
+	return i
+}
+
+// digitsTo returns where the digits of s from i on end.
+func digitsTo(s string, i int) int {
+	for i < len(s) && isDigit(s[i]) {
+		i++
 	}
 	return i
 }

@@ -24,92 +24,127 @@ type Output struct {
 	shrunk     int
 }
 
-// ID returns the id of the record's outcome, the same for the same record
-// whenever it is judged: <source topic>-<partition>-<offset>, and of a topic
-// that was made anew <source topic>~<incarnation>-<partition>-<offset>.
-func (d *Decision) ID() string {
-	id := d.Record.Topic
-	if d.Record.Incarnation > 1 {
-		id += "~" + strconv.Itoa(d.Record.Incarnation)
-	}
-	return id + "-" + strconv.Itoa(d.Record.Partition) + "-" + strconv.FormatInt(d.Record.Offset, 10)
+// Outputs makes the outputs of a source, one after the other and all of them in
+// the same memory: an output is good until the next one is made.
+type Outputs struct {
+	source  *Source
+	now     time.Time
+	text    []byte // what the output's headers and value are slices of
+	headers []Header
 }
 
-// Output returns the event or the dead letter of a settled decision, in the
-// shapes of contract.md; false where nothing is published. now is when a
-// dead letter was rejected, the one value of it that is clock.
-func (d *Decision) Output(src *Source, now time.Time) (Output, bool) {
+// NewOutputs returns a maker of outputs. now is when dead letters were
+// rejected, the one value of theirs that is clock.
+func NewOutputs(src *Source, now time.Time) *Outputs {
+	return &Outputs{source: src, now: now, text: make([]byte, 0, 2<<10), headers: make([]Header, 0, 20)} // most take less
+}
+
+// Of returns the event or the dead letter of a settled decision, in the shapes
+// of contract.md; false where nothing is published.
+func (m *Outputs) Of(d *Decision) (Output, bool) {
+	m.text, m.headers = m.text[:0], m.headers[:0]
 	switch d.Verdict {
 	case Accepted:
-		return d.event(src), true
+		return m.event(d), true
 	case Rejected:
-		return d.deadLetter(src, now), true
+		return m.deadLetter(d), true
 	}
 	return Output{}, false
 }
 
+// take returns what grown has more than m.text, which it was appended to.
+func (m *Outputs) take(grown []byte) []byte {
+	from := len(m.text)
+	m.text = grown
+	return grown[from:len(grown):len(grown)]
+}
+
+// header adds a header; its value is what grown has more than m.text.
+func (m *Outputs) header(key string, grown []byte) {
+	m.headers = append(m.headers, Header{key, m.take(grown)})
+}
+
+// Output returns what Outputs makes of the decision, in memory of its own.
+func (d *Decision) Output(src *Source, now time.Time) (Output, bool) {
+	return NewOutputs(src, now).Of(d)
+}
+
+// ID returns the id of the record's outcome, the same for the same record
+// whenever it is judged: <source topic>-<partition>-<offset>, and of a topic
+// that was made anew <source topic>~<incarnation>-<partition>-<offset>.
+func (d *Decision) ID() string { return string(d.appendID(nil)) }
+
+func (d *Decision) appendID(dst []byte) []byte {
+	rec := d.Record
+	dst = append(dst, rec.Topic...)
+	if rec.Incarnation > 1 {
+		dst = strconv.AppendInt(append(dst, '~'), int64(rec.Incarnation), 10)
+	}
+	dst = strconv.AppendInt(append(dst, '-'), int64(rec.Partition), 10)
+	return strconv.AppendInt(append(dst, '-'), rec.Offset, 10)
+}
+
 // event is the accepted event: CloudEvents 1.0 in binary mode.
-func (d *Decision) event(src *Source) Output {
-	kind, subject := "learnsink.tracking.upserted", ""
-	if t := d.Tracking; t != nil {
-		if t.Delete {
-			kind = "learnsink.tracking.deleted"
-		}
-		subject = strconv.FormatInt(t.RegistrationID, 10) + "/" + strconv.FormatInt(t.LearningObjectID, 10)
-	} else {
-		kind, subject = "learnsink.intervention.upserted", d.Intervention.GUID
-	}
-	o := Output{Topic: src.AcceptedTopic, SourcePartition: d.Record.Partition, Key: d.Record.Key, Value: d.appendEvent(nil)}
-	for _, h := range d.Record.Headers {
+func (m *Outputs) event(d *Decision) Output {
+	rec := d.Record
+	for _, h := range rec.Headers {
 		if h.Key == "traceparent" || h.Key == "tracestate" {
-			o.Headers = append(o.Headers, h)
+			m.headers = append(m.headers, h)
 		}
 	}
-	o.own = len(o.Headers)
-	o.header("ce_specversion", "1.0")
-	o.header("ce_id", d.ID())
-	o.header("ce_source", "learnsink/"+d.Record.Topic)
-	o.header("ce_type", kind)
-	o.header("ce_time", timeText(d.EventTime))
-	o.header("ce_subject", subject)
-	o.header("content-type", "application/json")
-	return o
+	own := len(m.headers)
+	m.header("ce_specversion", append(m.text, "1.0"...))
+	m.header("ce_id", d.appendID(m.text))
+	m.header("ce_source", append(append(m.text, "learnsink/"...), rec.Topic...))
+	switch t := d.Tracking; {
+	case t == nil:
+		m.header("ce_type", append(m.text, "learnsink.intervention.upserted"...))
+	case t.Delete:
+		m.header("ce_type", append(m.text, "learnsink.tracking.deleted"...))
+	default:
+		m.header("ce_type", append(m.text, "learnsink.tracking.upserted"...))
+	}
+	m.header("ce_time", appendTime(m.text, d.EventTime))
+	if t := d.Tracking; t != nil {
+		registration := strconv.AppendInt(m.text, t.RegistrationID, 10)
+		m.header("ce_subject", strconv.AppendInt(append(registration, '/'), t.LearningObjectID, 10))
+	} else {
+		m.header("ce_subject", append(m.text, d.Intervention.GUID...))
+	}
+	m.header("content-type", append(m.text, "application/json"...))
+	return Output{Topic: m.source.AcceptedTopic, SourcePartition: rec.Partition, Key: rec.Key,
+		Value: m.take(d.appendEvent(m.text)), Headers: m.headers, own: own}
 }
 
 // deadLetter is the input's key, value and own headers, byte for byte, and
 // what was wrong with it.
-func (d *Decision) deadLetter(src *Source, now time.Time) Output {
+func (m *Outputs) deadLetter(d *Decision) Output {
 	rec := d.Record
-	o := Output{Topic: src.DeadLetterTopic, SourcePartition: rec.Partition, Key: rec.Key, Value: rec.Value, deadLetter: true}
 	for _, h := range rec.Headers {
 		if !strings.HasPrefix(h.Key, "learnsink.") && !strings.HasPrefix(h.Key, "__connect.errors.") {
-			o.Headers = append(o.Headers, h)
+			m.headers = append(m.headers, h)
 		}
 	}
-	o.own = len(o.Headers)
-	partition, offset := strconv.Itoa(rec.Partition), strconv.FormatInt(rec.Offset, 10)
-	o.header("learnsink.id", d.ID())
-	o.header("learnsink.action", string(d.Rules.action))
-	o.header("learnsink.errors", string(AppendErrors(nil, d.Errors)))
-	o.header("learnsink.message", messages(d.Errors))
-	o.header("learnsink.source.topic", rec.Topic)
-	o.header("learnsink.source.partition", partition)
-	o.header("learnsink.source.offset", offset)
-	o.header("learnsink.source.timestamp", timeText(d.EventTime))
-	o.header("learnsink.attempt", "1")
-	o.header("learnsink.rejected-at", timeText(now))
-	o.header("learnsink.rules", d.Rules.hash)
-	o.header("__connect.errors.topic", rec.Topic)
-	o.header("__connect.errors.partition", partition)
-	o.header("__connect.errors.offset", offset)
-	o.header("__connect.errors.stage", "TASK_PUT")
-	o.header("__connect.errors.exception.class.name", string(d.Errors[0].Code))
-	o.header("__connect.errors.exception.message", messages(d.Errors))
-	return o
-}
-
-func (o *Output) header(key, value string) {
-	o.Headers = append(o.Headers, Header{key, []byte(value)})
+	own := len(m.headers)
+	m.header("learnsink.id", d.appendID(m.text))
+	m.header("learnsink.action", append(m.text, d.Rules.action...))
+	m.header("learnsink.errors", AppendErrors(m.text, d.Errors))
+	m.header("learnsink.message", appendMessages(m.text, d.Errors))
+	m.header("learnsink.source.topic", append(m.text, rec.Topic...))
+	m.header("learnsink.source.partition", strconv.AppendInt(m.text, int64(rec.Partition), 10))
+	m.header("learnsink.source.offset", strconv.AppendInt(m.text, rec.Offset, 10))
+	m.header("learnsink.source.timestamp", appendTime(m.text, d.EventTime))
+	m.header("learnsink.attempt", append(m.text, "1"...))
+	m.header("learnsink.rejected-at", appendTime(m.text, m.now))
+	m.header("learnsink.rules", append(m.text, d.Rules.hash...))
+	m.header("__connect.errors.topic", append(m.text, rec.Topic...))
+	m.header("__connect.errors.partition", strconv.AppendInt(m.text, int64(rec.Partition), 10))
+	m.header("__connect.errors.offset", strconv.AppendInt(m.text, rec.Offset, 10))
+	m.header("__connect.errors.stage", append(m.text, "TASK_PUT"...))
+	m.header("__connect.errors.exception.class.name", append(m.text, d.Errors[0].Code...))
+	m.header("__connect.errors.exception.message", appendMessages(m.text, d.Errors))
+	return Output{Topic: m.source.DeadLetterTopic, SourcePartition: rec.Partition, Key: rec.Key,
+		Value: rec.Value, Headers: m.headers, deadLetter: true, own: own}
 }
 
 // Shrink returns the next smaller form of an output that does not fit its
@@ -124,7 +159,7 @@ func (o Output) Shrink() (Output, bool) {
 		o.shrunk++
 		switch {
 		case o.shrunk == 1 && o.deadLetter:
-			o.header("learnsink.truncated", "true")
+			o.Headers = append(o.Headers, Header{"learnsink.truncated", []byte("true")})
 			if o.Value == nil {
 				continue
 			}
@@ -166,30 +201,33 @@ func shortened(h Header) []byte {
 	return append([]byte(strings.ToValidUTF8(string(h.Value[:most]), "")), "…"...)
 }
 
-// messages joins the messages as the header learnsink.message has them.
-func messages(errs []Error) string {
-	all := make([]string, len(errs))
-	for i, e := range errs {
-		all[i] = e.Message
+// appendMessages appends the messages as the header learnsink.message has them.
+func appendMessages(dst []byte, errs []Error) []byte {
+	for i := range errs {
+		if i > 0 {
+			dst = append(dst, " | "...)
+		}
+		dst = append(dst, errs[i].Message...)
 	}
-	return strings.Join(all, " | ")
+	return dst
 }
 
 // AppendErrors appends errors as JSON: [{"code","field"?,"value"?,"message"}].
 func AppendErrors(dst []byte, errs []Error) []byte {
 	dst = append(dst, '[')
-	for i, e := range errs {
+	for i := range errs {
+		e := &errs[i]
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendMember(append(dst, '{'), "code", string(e.Code))
+		dst = appendString(append(dst, `{"code":`...), string(e.Code))
 		if e.Field != "" || e.Message == namelessUnknown {
-			dst = appendMember(append(dst, ','), "field", e.Field)
+			dst = appendString(append(dst, `,"field":`...), e.Field)
 		}
 		if e.Value != "" {
-			dst = appendMember(append(dst, ','), "value", e.Value)
+			dst = appendString(append(dst, `,"value":`...), e.Value)
 		}
-		dst = append(appendMember(append(dst, ','), "message", e.Message), '}')
+		dst = append(appendString(append(dst, `,"message":`...), e.Message), '}')
 	}
 	return append(dst, ']')
 }
@@ -204,44 +242,40 @@ func (d *Decision) Operation() string {
 
 // appendEvent appends the value of the accepted event.
 func (d *Decision) appendEvent(dst []byte) []byte {
-	dst = append(dst, `{"version":1,`...)
-	dst = appendMember(dst, "action", string(d.Rules.action))
-	dst = appendMember(append(dst, ','), "operation", d.Operation())
-	dst = append(dst, `,"key":{`...)
+	dst = appendString(append(dst, `{"version":1,"action":`...), string(d.Rules.action))
+	dst = appendString(append(dst, `,"operation":`...), d.Operation())
 	if t := d.Tracking; t != nil {
-		dst = appendInt(dst, "registrationId", t.RegistrationID)
-		dst = appendInt(append(dst, ','), "learnerId", t.LearnerID)
-		dst = appendInt(append(dst, ','), "learningObjectId", t.LearningObjectID)
-		dst = appendMember(append(dst, ','), "learningObjectGuid", t.LearningObjectGUID)
-		dst = appendInt(append(dst, ','), "sessionId", t.RefSessionID)
-		dst = appendMember(append(dst, ','), "sessionGuid", t.RefSessionGUID)
-		dst = appendInt(append(dst, ','), "trainingId", t.RefTrainingID)
+		dst = appendInt(append(dst, `,"key":{"registrationId":`...), t.RegistrationID)
+		dst = appendInt(append(dst, `,"learnerId":`...), t.LearnerID)
+		dst = appendInt(append(dst, `,"learningObjectId":`...), t.LearningObjectID)
+		dst = appendString(append(dst, `,"learningObjectGuid":`...), t.LearningObjectGUID)
+		dst = appendInt(append(dst, `,"sessionId":`...), t.RefSessionID)
+		dst = appendString(append(dst, `,"sessionGuid":`...), t.RefSessionGUID)
+		dst = appendInt(append(dst, `,"trainingId":`...), t.RefTrainingID)
 	} else {
 		r := d.Intervention
-		dst = appendMember(dst, "interventionGuid", r.GUID)
-		dst = appendInt(append(dst, ','), "sessionId", r.RefSessionID)
-		dst = appendMember(append(dst, ','), "sessionGuid", r.RefSessionGUID)
-		dst = appendInt(append(dst, ','), "trainingId", r.RefTrainingID)
+		dst = appendString(append(dst, `,"key":{"interventionGuid":`...), r.GUID)
+		dst = appendInt(append(dst, `,"sessionId":`...), r.RefSessionID)
+		dst = appendString(append(dst, `,"sessionGuid":`...), r.RefSessionGUID)
+		dst = appendInt(append(dst, `,"trainingId":`...), r.RefTrainingID)
 	}
-	dst = append(dst, `},"row":`...)
-	dst = d.AppendRow(dst)
+	dst = d.AppendRow(append(dst, `},"row":`...))
 	dst = append(dst, `,"filledIn":[`...)
 	if d.Tracking != nil && d.Tracking.FilledIn {
 		dst = append(dst, `"firstCompletionDate"`...)
 	}
 	rec := d.Record
-	dst = append(dst, `],"source":{`...)
-	dst = appendMember(dst, "topic", rec.Topic)
-	dst = appendInt(append(dst, ','), "partition", int64(rec.Partition))
-	dst = appendInt(append(dst, ','), "offset", rec.Offset)
-	dst = appendMember(append(dst, ','), "timestamp", timeText(d.EventTime))
-	for _, h := range [...][2]string{{"id", "ce_id"}, {"sender", "ce_source"}} {
-		if v, ok := rec.Header(h[1]); ok && len(v) > 0 {
-			dst = appendMember(append(dst, ','), h[0], headerText(v))
-		}
+	dst = appendString(append(dst, `],"source":{"topic":`...), rec.Topic)
+	dst = appendInt(append(dst, `,"partition":`...), int64(rec.Partition))
+	dst = appendInt(append(dst, `,"offset":`...), rec.Offset)
+	dst = appendInstant(append(dst, `,"timestamp":`...), d.EventTime)
+	if v, ok := rec.Header("ce_id"); ok && len(v) > 0 {
+		dst = appendString(append(dst, `,"id":`...), headerText(v))
 	}
-	dst = append(dst, '}', ',')
-	return append(appendMember(dst, "rules", d.Rules.hash), '}')
+	if v, ok := rec.Header("ce_source"); ok && len(v) > 0 {
+		dst = appendString(append(dst, `,"sender":`...), headerText(v))
+	}
+	return append(appendString(append(dst, `},"rules":`...), d.Rules.hash), '}')
 }
 
 // Sender returns the input's ce_source as text; "" where it has none.
@@ -266,92 +300,130 @@ func headerText(v []byte) string {
 // the action by its own name, typed; datetimes in RFC 3339 UTC, timeSpent in
 // seconds, statuses by the vendor's full words, absent = null.
 func (d *Decision) AppendRow(dst []byte) []byte {
-	dst = append(dst, '{')
 	if t := d.Tracking; t != nil {
-		dst = appendOptText(dst, "candidateLogin", t.CandidateLogin)
-		dst = appendOptText(append(dst, ','), "candidateRefNumber", t.CandidateRefNumber)
-		dst = appendOptText(append(dst, ','), "candidateEmail", t.CandidateEmail)
-		dst = appendOptText(append(dst, ','), "lovCode", t.LovCode)
-		dst = appendOptText(append(dst, ','), "lovGuid", t.LovGUID)
-		dst = appendOptText(append(dst, ','), "sessionGuid", t.SessionGUID)
-		dst = appendOptInt(append(dst, ','), "sessionId", Opt[int64]{t.SessionID, t.SessionID != 0})
-		dst = appendOptText(append(dst, ','), "sessionTitle", t.SessionTitle)
-		dst = appendOptText(append(dst, ','), "trainingPathCode", t.TrainingPathCode)
-		dst = appendOptInt(append(dst, ','), "trainingId", Opt[int64]{t.TrainingID, t.TrainingID != 0})
-		dst = appendOptTime(append(dst, ','), "firstAccessDate", t.FirstAccess)
-		dst = appendOptTime(append(dst, ','), "lastAccessDate", t.LastAccess)
-		dst = appendOptTime(append(dst, ','), "firstCompletionDate", t.FirstCompletion)
-		dst = appendOptFloat(append(dst, ','), "progression", t.Progression)
-		dst = appendMember(append(dst, ','), "trackingStatus", t.Status.String())
-		dst = appendInt(append(dst, ','), "timeSpent", t.TimeSpent)
-		dst = appendOptFloat(append(dst, ','), "score", t.Score)
-		dst = appendInt(append(dst, ','), "scoreMax", int64(t.ScoreMax))
+		dst = appendText(append(dst, `{"candidateLogin":`...), t.CandidateLogin)
+		dst = appendText(append(dst, `,"candidateRefNumber":`...), t.CandidateRefNumber)
+		dst = appendText(append(dst, `,"candidateEmail":`...), t.CandidateEmail)
+		dst = appendText(append(dst, `,"lovCode":`...), t.LovCode)
+		dst = appendText(append(dst, `,"lovGuid":`...), t.LovGUID)
+		dst = appendText(append(dst, `,"sessionGuid":`...), t.SessionGUID)
+		dst = appendOptInt(append(dst, `,"sessionId":`...), t.SessionID, t.SessionID != 0)
+		dst = appendText(append(dst, `,"sessionTitle":`...), t.SessionTitle)
+		dst = appendText(append(dst, `,"trainingPathCode":`...), t.TrainingPathCode)
+		dst = appendOptInt(append(dst, `,"trainingId":`...), t.TrainingID, t.TrainingID != 0)
+		dst = appendOptInstant(append(dst, `,"firstAccessDate":`...), t.FirstAccess)
+		dst = appendOptInstant(append(dst, `,"lastAccessDate":`...), t.LastAccess)
+		dst = appendOptInstant(append(dst, `,"firstCompletionDate":`...), t.FirstCompletion)
+		dst = appendOptFloat(append(dst, `,"progression":`...), t.Progression)
+		dst = appendString(append(dst, `,"trackingStatus":`...), t.Status.String())
+		dst = appendInt(append(dst, `,"timeSpent":`...), t.TimeSpent)
+		dst = appendOptFloat(append(dst, `,"score":`...), t.Score)
+		dst = appendInt(append(dst, `,"scoreMax":`...), int64(t.ScoreMax))
 	} else {
 		r := d.Intervention
-		dst = appendMember(dst, "interventionGuid", r.GUID)
-		dst = appendOptText(append(dst, ','), "trainingGuid", r.TrainingGUID)
-		dst = appendOptText(append(dst, ','), "trainingPathCode", r.TrainingPathCode)
-		dst = appendOptText(append(dst, ','), "sessionGuid", r.SessionGUID)
-		dst = appendOptText(append(dst, ','), "sessionTitle", r.SessionTitle)
-		dst = appendOptTime(append(dst, ','), "interventionDate", Some(r.Date))
-		dst = appendInt(append(dst, ','), "interventionDuration", int64(r.Duration))
-		dst = appendMember(append(dst, ','), "roomGuid", r.RoomGUID)
-		dst = appendMember(append(dst, ','), "roomLabel", r.RoomLabel)
-		dst = appendOptInt(append(dst, ','), "roomCapacity", Opt[int64]{int64(r.RoomCapacity.V), r.RoomCapacity.OK})
-		dst = appendMember(append(dst, ','), "teacherLogin", r.TeacherLogin)
-		dst = appendMember(append(dst, ','), "interventionStatus", r.StatusWord())
+		dst = appendString(append(dst, `{"interventionGuid":`...), r.GUID)
+		dst = appendText(append(dst, `,"trainingGuid":`...), r.TrainingGUID)
+		dst = appendText(append(dst, `,"trainingPathCode":`...), r.TrainingPathCode)
+		dst = appendText(append(dst, `,"sessionGuid":`...), r.SessionGUID)
+		dst = appendText(append(dst, `,"sessionTitle":`...), r.SessionTitle)
+		dst = appendInstant(append(dst, `,"interventionDate":`...), r.Date)
+		dst = appendInt(append(dst, `,"interventionDuration":`...), int64(r.Duration))
+		dst = appendString(append(dst, `,"roomGuid":`...), r.RoomGUID)
+		dst = appendString(append(dst, `,"roomLabel":`...), r.RoomLabel)
+		dst = appendOptInt(append(dst, `,"roomCapacity":`...), int64(r.RoomCapacity.V), r.RoomCapacity.OK)
+		dst = appendString(append(dst, `,"teacherLogin":`...), r.TeacherLogin)
+		dst = appendString(append(dst, `,"interventionStatus":`...), r.StatusWord())
 	}
 	return append(dst, '}')
 }
 
-// appendName appends a member's name, which needs no escaping, and its colon.
-func appendName(dst []byte, name string) []byte {
-	return append(append(append(dst, '"'), name...), `":`...)
-}
+func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
 
-func appendMember(dst []byte, name, text string) []byte {
-	return appendString(appendName(dst, name), text)
-}
+func appendNull(dst []byte) []byte { return append(dst, "null"...) }
 
-func appendInt(dst []byte, name string, n int64) []byte {
-	return strconv.AppendInt(appendName(dst, name), n, 10)
-}
-
-func appendOptText(dst []byte, name, text string) []byte {
+// appendText appends a text that may be absent.
+func appendText(dst []byte, text string) []byte {
 	if text == "" {
-		return append(appendName(dst, name), "null"...)
+		return appendNull(dst)
 	}
-	return appendMember(dst, name, text)
+	return appendString(dst, text)
 }
 
-func appendOptInt(dst []byte, name string, n Opt[int64]) []byte {
-	if !n.OK {
-		return append(appendName(dst, name), "null"...)
+func appendOptInt(dst []byte, n int64, ok bool) []byte {
+	if !ok {
+		return appendNull(dst)
 	}
-	return appendInt(dst, name, n.V)
+	return appendInt(dst, n)
 }
 
-func appendOptFloat(dst []byte, name string, v Opt[float64]) []byte {
-	dst = appendName(dst, name)
+func appendOptFloat(dst []byte, v Opt[float64]) []byte {
 	if !v.OK {
-		return append(dst, "null"...)
+		return appendNull(dst)
+	}
+	return appendFloat(dst, v.V)
+}
+
+func appendOptInstant(dst []byte, t Opt[time.Time]) []byte {
+	if !t.OK {
+		return appendNull(dst)
+	}
+	return appendInstant(dst, t.V)
+}
+
+// appendFloat appends the shortest decimals that read back as v, in the form
+// that encoding/json chooses.
+func appendFloat(dst []byte, v float64) []byte {
+	abs := math.Abs(v)
+	// Most have two decimals at most. Fifteen digits tell every float64 apart
+	// from its neighbours, so if these read back as v there are none shorter.
+	if abs < 1e12 {
+		if n := int64(abs*100 + 0.5); float64(n)/100 == abs {
+			if v < 0 {
+				dst = append(dst, '-')
+			}
+			dst = appendInt(dst, n/100)
+			if tenths, hundredths := byte(n/10%10), byte(n%10); hundredths != 0 {
+				dst = append(dst, '.', '0'+tenths, '0'+hundredths)
+			} else if tenths != 0 {
+				dst = append(dst, '.', '0'+tenths)
+			}
+			return dst
+		}
 	}
 	format := byte('f')
-	if abs := math.Abs(v.V); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		format = 'e' // as encoding/json chooses
+	if abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		format = 'e'
 	}
-	return strconv.AppendFloat(dst, v.V, format, -1, 64)
+	return strconv.AppendFloat(dst, v, format, -1, 64)
 }
 
-func appendOptTime(dst []byte, name string, t Opt[time.Time]) []byte {
-	dst = appendName(dst, name)
-	if !t.OK {
-		return append(dst, "null"...)
-	}
-	dst = append(dst, '"')
-	dst = t.V.UTC().AppendFormat(dst, time.RFC3339Nano)
-	return append(dst, '"')
+// appendInstant appends a time as a JSON string.
+func appendInstant(dst []byte, t time.Time) []byte {
+	return append(appendTime(append(dst, '"'), t), '"')
 }
 
-// timeText is a time in text: RFC 3339 UTC, fractions only if not 0.
-func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+// appendTime appends a time in text: RFC 3339 UTC, fractions only if not 0.
+func appendTime(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	dst = append(appendTwo(appendTwo(dst, year/100), year%100), '-')
+	dst = append(appendTwo(dst, int(month)), '-')
+	dst = append(appendTwo(dst, day), 'T')
+	dst = append(appendTwo(dst, hour), ':')
+	dst = append(appendTwo(dst, minute), ':')
+	dst = appendTwo(dst, second)
+	if nanos := t.Nanosecond(); nanos != 0 {
+		dst = append(dst, '.')
+		for unit := int(1e8); nanos > 0; unit /= 10 {
+			dst = append(dst, '0'+byte(nanos/unit))
+			nanos %= unit
+		}
+	}
+	return append(dst, 'Z')
+}
+
+// appendTwo appends a number below 100 in two digits.
+func appendTwo(dst []byte, n int) []byte {
+	return append(dst, '0'+byte(n/10), '0'+byte(n%10))
+}
