@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -197,24 +194,10 @@ func (b *bench) audit(ctx context.Context, build build, config, database string)
 	return err
 }
 
-// child is a process of learnsink.
-type child struct {
-	cmd      *exec.Cmd
-	ended    chan struct{}
-	log      string
-	memory   float64 // MB, at its peak
-	profiled bool    // is writing one
-}
-
 // serve starts `learnsink serve`.
 func (b *bench) serve(build build, config, database string, args ...string) (*child, error) {
 	b.runs++
 	c := &child{log: filepath.Join(b.dir, fmt.Sprintf("learnsink-%d.log", b.runs))}
-	log, err := os.Create(c.log)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
 	c.cmd = exec.Command(build.path, append([]string{"-c", config, "serve"}, args...)...)
 	c.cmd.Env = b.environment(database)
 	if b.profile != "" && build.name == learnsink {
@@ -225,63 +208,5 @@ func (b *bench) serve(build build, config, database string, args ...string) (*ch
 		c.profiled = true
 		c.cmd.Env = append(c.cmd.Env, profileVariable+"="+prefix)
 	}
-	c.cmd.Stdout, c.cmd.Stderr, c.cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
-	c.ended, err = b.reaper.Run(c.cmd)
-	return c, err
-}
-
-// look notes what the process takes; that it has ended is an error where it ended badly.
-func (c *child) look() error {
-	if m := float64(peakMemory(c.cmd.Process.Pid)) / 1e6; m > 0 {
-		c.memory = m
-	}
-	select {
-	case <-c.ended:
-		return c.outcome()
-	default:
-		return nil
-	}
-}
-
-func (c *child) outcome() error {
-	if code := c.cmd.ProcessState.ExitCode(); code != 0 {
-		text, _ := os.ReadFile(c.log)
-		s := strings.TrimSpace(string(text))
-		return fmt.Errorf("learnsink serve: exit %d: %s", code, s[max(0, len(s)-3000):])
-	}
-	return nil
-}
-
-// wait waits until the process has ended by itself.
-func (c *child) wait(ctx context.Context) error {
-	timeout := time.NewTimer(time.Minute)
-	defer timeout.Stop()
-	for {
-		select {
-		case <-c.ended:
-			return c.outcome()
-		case <-time.After(20 * time.Millisecond):
-			if err := c.look(); err != nil {
-				return err
-			}
-		case <-timeout.C:
-			return errors.New("learnsink serve --drain does not end, though everything is done")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// cpu is what the process took, in seconds.
-func (c *child) cpu() float64 {
-	return (c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()).Seconds()
-}
-
-func (c *child) kill() {
-	select {
-	case <-c.ended:
-	default:
-		_ = c.cmd.Process.Kill() // it may be ending just now
-		<-c.ended
-	}
+	return c, b.spawn(c)
 }

@@ -110,6 +110,13 @@ func list(text string) []string {
 }
 
 func main() {
+	if len(os.Args) == 7 && os.Args[1] == usualVerb {
+		if err := consumeAsUsual(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	o, err := parse(os.Args[1:])
 	if err != nil {

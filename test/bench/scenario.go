@@ -10,9 +10,12 @@ import (
 const (
 	learnsink = "learnsink"
 	bare      = "bare"
+	usual     = "usual" // a row at a time
+	batch     = "batch" // the same with pgx.Batch
+	debezium  = "debezium"
 )
 
-var contenders = []string{learnsink, bare}
+var contenders = []string{learnsink, bare, usual, batch, debezium}
 
 // Scenarios.
 const rate = "rate"
@@ -27,6 +30,8 @@ func (o *options) wants(name string) bool {
 	switch {
 	case slices.Contains(o.only, name):
 		return true
+	case name == debezium:
+		return o.debezium && !asked(contenders)
 	case slices.Contains(contenders, name):
 		return !asked(contenders)
 	case name == rate:
@@ -43,7 +48,7 @@ func (o *options) standard() load {
 // measure measures what was asked for.
 func (b *bench) measure(ctx context.Context, report *report) error {
 	if b.wants(rate) {
-		if err := b.turns(ctx, report, rate, "", b.standard(), b.phases); err != nil {
+		if err := b.turns(ctx, report, rate, "", b.standard(), b.phases, contenders); err != nil {
 			return err
 		}
 	}
@@ -51,27 +56,56 @@ func (b *bench) measure(ctx context.Context, report *report) error {
 }
 
 // turns measures the contenders in turns, again and again.
-func (b *bench) turns(ctx context.Context, report *report, scenario, name string, l load, phases []string) error {
+func (b *bench) turns(ctx context.Context, report *report, scenario, name string, l load, phases, whom []string) error {
 	for n := range b.repeat {
 		take := func(r result) {
 			r.Scenario, r.Case = scenario, name
 			report.add(r)
 			say("%s %s %d/%d: %s", scenario, name, n+1, b.repeat, r.line())
 		}
-		if b.wants(learnsink) {
-			for _, build := range b.builds {
-				if err := b.runLearnsink(ctx, build, l, phases, take); err != nil {
+		for _, contender := range whom {
+			if b.wants(contender) {
+				if err := b.contend(ctx, contender, l, phases, take); err != nil {
 					return err
 				}
 			}
 		}
-		if b.wants(bare) {
-			for _, size := range b.bareBatch {
-				if err := b.runBare(ctx, size, l, phases, take); err != nil {
-					return err
-				}
+	}
+	return nil
+}
+
+// Those who write a row at a time, or a thousand, get fewer rows: else the
+// bench would take all day.
+const (
+	usualRows = 10_000
+	batchRows = 300_000
+)
+
+// contend measures one contender.
+func (b *bench) contend(ctx context.Context, contender string, l load, phases []string, take func(result)) error {
+	switch contender {
+	case learnsink:
+		for _, build := range b.builds {
+			if err := b.runLearnsink(ctx, build, l, phases, take); err != nil {
+				return err
 			}
 		}
+	case bare:
+		for _, size := range b.bareBatch {
+			if err := b.runBare(ctx, size, l, phases, take); err != nil {
+				return err
+			}
+		}
+	case usual:
+		s := l.set
+		s.rows = min(s.rows, usualRows)
+		return b.runPlain(ctx, usual, b.usual(1), s, phases, take)
+	case batch:
+		s := l.set
+		s.rows = min(s.rows, batchRows)
+		return b.runPlain(ctx, batch, b.usual(1_000), s, phases, take)
+	case debezium:
+		return b.runPlain(ctx, debezium, b.connectDebezium, l.set, phases, take)
 	}
 	return nil
 }
