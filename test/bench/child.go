@@ -20,28 +20,37 @@ type child struct {
 	profiled bool    // is writing one
 }
 
-// spawn starts the process: it outlives nobody.
+// spawn starts the process: it outlives nobody. What it says goes into its
+// log, unless its standard output goes elsewhere.
 func (b *bench) spawn(c *child) error {
 	log, err := os.Create(c.log)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	c.cmd.Stdout, c.cmd.Stderr, c.cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
+	if c.cmd.Stdout == nil {
+		c.cmd.Stdout = log
+	}
+	c.cmd.Stderr, c.cmd.SysProcAttr = log, &syscall.SysProcAttr{Setpgid: true}
 	c.ended, err = b.reaper.Run(c.cmd)
 	return err
 }
 
 // look notes what the process takes; that it has ended is an error where it ended badly.
 func (c *child) look() error {
-	if m := float64(peakMemory(c.cmd.Process.Pid)) / 1e6; m > 0 {
-		c.memory = m
-	}
+	c.remember()
 	select {
 	case <-c.ended:
 		return c.outcome()
 	default:
 		return nil
+	}
+}
+
+// remember notes the most memory that the process has had.
+func (c *child) remember() {
+	if m := float64(peakMemory(c.cmd.Process.Pid)) / 1e6; m > 0 {
+		c.memory = m
 	}
 }
 
