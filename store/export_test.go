@@ -1,0 +1,50 @@
+package store
+
+import (
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"learnsink/handlers"
+)
+
+// TakeColumns is takeColumns.
+var TakeColumns = takeColumns
+
+// ColumnCase is a column, and what PostgreSQL has to read out of it, as JSON.
+type ColumnCase struct {
+	Name, Array, Want string
+	Column            any
+}
+
+// ColumnCases are columns of every type.
+func ColumnCases() (cases []ColumnCase) {
+	for _, c := range []struct {
+		name, array, want string
+		element           uint32
+		put               func(*column)
+	}{
+		{"bigint", "bigint[]", `[1,-9223372036854775808,null]`, pgtype.Int8OID, func(c *column) { c.int64(1); c.int64(math.MinInt64); c.null() }},
+		{"integer", "integer[]", `[2147483647,-1]`, pgtype.Int4OID, func(c *column) { c.int32(math.MaxInt32); c.int32(-1) }},
+		{"text", "text[]", `["","é\"{},\\",null]`, pgtype.TextOID, func(c *column) { c.text(""); c.text(`é"{},\`); c.null() }},
+		{"float8", "float8[]", `[0.1,-1.7976931348623157e+308,null]`, pgtype.Float8OID, func(c *column) {
+			c.float(handlers.Some(0.1))
+			c.float(handlers.Some(-math.MaxFloat64))
+			c.float(handlers.Opt[float64]{})
+		}},
+		{"timestamptz", "timestamptz[]", `["0001-01-01T00:00:00+00:00","1999-12-31T23:59:59.999999+00:00","9999-12-31T23:59:59.999999+00:00",null]`, pgtype.TimestamptzOID, func(c *column) {
+			c.time(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))
+			c.time(time.Date(1999, 12, 31, 23, 59, 59, 999999000, time.UTC))
+			c.optTime(handlers.Some(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)))
+			c.optTime(handlers.Opt[time.Time]{})
+		}},
+		{"boolean", "boolean[]", `[true,false]`, pgtype.BoolOID, func(c *column) { c.bool(true); c.bool(false) }},
+		{"none", "text[]", `[]`, pgtype.TextOID, func(*column) {}},
+	} {
+		column := columnOf(c.element, 1, 8)
+		c.put(&column)
+		cases = append(cases, ColumnCase{c.name, c.array, c.want, &column})
+	}
+	return cases
+}
