@@ -237,7 +237,8 @@ func (c *Catalogue) Facts(refs *References) *Facts {
 		var regs []Registration
 		for sessionID, regID := range c.registrations[id] {
 			s := c.sessions[sessionID]
-			regs = append(regs, Registration{regID, s, c.trainings[s.TrainingID]})
+			t := c.trainings[s.TrainingID]
+			regs = append(regs, Registration{regID, &s, &t})
 		}
 		slices.SortFunc(regs, func(a, b Registration) int { return cmp.Compare(a.Session.ID, b.Session.ID) })
 		f.Registrations[id] = regs

@@ -44,7 +44,7 @@ func NewReferences() *References {
 // Facts answers the References of a batch as of one catalogue version. What
 // is not in a map does not exist.
 type Facts struct {
-	// Version is the catalogue's version that every answer comes from.
+	// Version tells the catalogue that every answer comes from; it is never 0.
 	Version int64
 	// Learners: the one learner each reference means.
 	Learners map[LearnerRef]int64
@@ -82,11 +82,12 @@ func NewFacts(version int64) *Facts {
 }
 
 // Registration is a learner's place in a session, with the session's and its
-// training's columns that a row may name them by.
+// training's columns that a row may name them by. Neither is to be changed: all
+// registrations of a session share them.
 type Registration struct {
 	ID       int64
-	Session  Session
-	Training Training
+	Session  *Session
+	Training *Training
 }
 
 // Session is one session of a training. ID is the platform's own.

@@ -37,6 +37,13 @@ func (d *Decision) Settle(byEventTime bool, s Stored) Stored {
 	return after
 }
 
+// NeedsStored reports whether Settle asks what is stored, for the first row
+// of its key in a batch. What is stored is nothing to all other rows: they say
+// it all.
+func (d *Decision) NeedsStored(byEventTime bool) bool {
+	return d.Verdict == Accepted && (byEventTime || d.Tracking == nil || d.Tracking.FilledIn && d.Rules.keepCompletion)
+}
+
 // olderThan compares by event time, topic, partition and offset.
 func (d *Decision) olderThan(s Stored) bool {
 	r := d.Record

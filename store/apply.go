@@ -47,12 +47,13 @@ func (s *Store) Apply(ctx context.Context, b *handlers.Batch) (err error) {
 			copy(b.Decisions, undecided)
 		}
 	}()
-	bisect := false
+	way := s.habits.of(b.TopicPartition())
 	for attempt := 1; ; attempt++ {
 		copy(b.Decisions, undecided)
-		err := s.apply(ctx, b, bisect)
+		err := s.apply(ctx, b, &way)
 		switch {
 		case err == nil:
+			s.habits.learn(b.TopicPartition(), way)
 			return nil
 		case errors.Is(err, errUnknown):
 			committed, resolveErr := s.resolve(ctx, b)
@@ -63,8 +64,9 @@ func (s *Store) Apply(ctx context.Context, b *handlers.Batch) (err error) {
 				return nil
 			}
 		case errors.Is(err, errFaster), again(err):
-		case Classify(err) == Data && !bisect:
-			bisect = true
+			way.careful = carefulFor
+		case Classify(err) == Data && !way.bisect:
+			way.bisect, way.careful = true, max(way.careful, 1)
 		default:
 			return s.heed(err)
 		}
@@ -96,8 +98,11 @@ func check(b *handlers.Batch) error {
 //
 // Locks are taken in one order, so that batches of several partitions wait for
 // each other and never in a circle: position, catalogue, tracking,
-// tracking_deleted, intervention, room, and within a table by key.
-func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error {
+// tracking_deleted, intervention, room, and within a table by key. The one
+// exception: a batch that is not careful locks the keys that it has to read
+// before the others. Should two partitions of rows about the same keys come to
+// wait in a circle, PostgreSQL ends it, and both are careful for a while.
+func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -114,7 +119,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	found := false
 	first := &pgx.Batch{}
 	first.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	first.Queue(planByKey)
+	first.Queue(planFor(b))
 	first.Queue(lockPosition, b.Source.Topic, b.Partition).Query(func(rows pgx.Rows) error {
 		_, err := pgx.ForEachRow(rows, []any{&epoch, &next, &held}, func() error { found = true; return nil })
 		return err
@@ -123,10 +128,11 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	// version is a statement of its own: one that waited for the lock would
 	// read what was there before it waited.
 	first.Queue(lockCatalogueShared, catalogueLock)
-	first.Queue("SELECT version FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
-	// 3. The rows under the batch's keys are locked and read, in key order.
+	first.Queue("SELECT " + catalogueIdentity + " FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
+	// 3. The rows under the batch's keys are locked and read, in key order, as
+	// far as decisions need them.
 	was := newStored()
-	was.queue(first, b.Decisions)
+	was.queue(first, b, b.Decisions, way.careful > 0)
 	if err := conn.SendBatch(ctx, first).Close(); err != nil {
 		return err
 	}
@@ -140,6 +146,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	case next != b.From:
 		return fmt.Errorf("%w: at %d, not %d", handlers.ErrMoved, next, b.From)
 	case version != b.FactsVersion && len(b.Decisions) > 0:
+		s.cache.heed(version)
 		return handlers.ErrStaleFacts
 	}
 
@@ -147,7 +154,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	// left, so that a batch is worth its rows one by one. Rows that PostgreSQL
 	// has turned out to refuse are sorted out first.
 	refused := map[int64]struct{}{}
-	if bisect {
+	if way.bisect {
 		if err := findRefused(ctx, conn, b, was, b.Decisions, refused); err != nil {
 			return err
 		}
@@ -164,7 +171,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	//
 	// 5. Rows: the last state of each key, once. And the rejections.
 	second := &pgx.Batch{}
-	w.queueRows(second)
+	w.queueRows(second, way.lookFirst)
 	// 6. What happened (ledger), what is still to be published (outbox; what
 	// has been goes), and how far we are.
 	second.Queue(insertLedger, ledgerLine(b, w)...)
@@ -189,6 +196,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, bisect bool) error
 	var pg *pgconn.PgError
 	switch {
 	case err == nil && tag.String() == "COMMIT":
+		way.went(w)
 		return nil
 	case err == nil:
 		return errors.New("COMMIT rolled back") // cannot be: no statement has failed
@@ -247,7 +255,7 @@ func findRefused(ctx context.Context, conn *pgxpool.Conn, b *handlers.Batch, was
 		return err
 	}
 	try := &pgx.Batch{}
-	settle(b, slices.Clone(decisions), was, refused).queueRows(try)
+	settle(b, slices.Clone(decisions), was, refused).queueRows(try, false)
 	err := conn.SendBatch(ctx, try).Close()
 	if err != nil && Classify(err) != Data {
 		return err
@@ -309,6 +317,15 @@ const (
 	planByKey = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_hashjoin', 'off', true),
 	set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 
+	// planOnce is for statements whose text leaves no choice but to go by the
+	// index (tracking.go): planning them took as long as 100 rows do.
+	planOnce = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+	set_config('enable_bitmapscan', 'off', true), set_config('jit', 'off', true)`
+
+	// catalogueIdentity tells one catalogue from all others. The version alone
+	// comes again after a restore of the database.
+	catalogueIdentity = `version + coalesce((extract(epoch FROM loaded_at) * 1000000)::bigint, 0)`
+
 	lockPosition = `SELECT epoch, next_offset, state IN ('paused', 'breaker') FROM learnsink.position WHERE topic = $1 AND partition = $2 FOR UPDATE`
 
 	lockCatalogueShared = `SELECT pg_advisory_xact_lock_shared($1)`
@@ -322,3 +339,11 @@ WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4`
 
 	dropOutbox = `DELETE FROM learnsink.outbox WHERE topic = $1 AND partition = $2 AND to_offset <= $3`
 )
+
+// planFor returns how the statements of a batch are planned.
+func planFor(b *handlers.Batch) string {
+	if b.Source.Rules.Action() == handlers.Tracking {
+		return planOnce
+	}
+	return planByKey
+}

@@ -260,7 +260,7 @@ func TestFence(t *testing.T) {
 	now.apply(track(src, 1, day, 1, 1, "progression", 3))
 
 	stale := now.batch(track(src, 2, day, 1, 1, "progression", 4))
-	w.exec(`UPDATE learnsink.catalogue_version SET version = version + 1`)
+	w.exec(`UPDATE learnsink.catalogue_version SET version = version + 1, loaded_at = clock_timestamp()`)
 	before = w.state()
 	refuse("a batch decided by another catalogue", stale, handlers.ErrStaleFacts)
 	now.apply(track(src, 2, day, 1, 1, "progression", 4))

@@ -4,19 +4,49 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"learnsink/handlers"
 )
 
-// Facts answers the references of a batch from one snapshot of the catalogue,
-// in two round trips: a set-based query a kind, the registrations last, since
-// they rest on which learners are meant. Returns handlers.ErrNoCatalogue until
-// a catalogue has been loaded.
+// Facts answers the references of a batch as of one catalogue: from memory
+// what is known there, the rest from one snapshot of the database. Returns
+// handlers.ErrNoCatalogue until a catalogue has been loaded.
 func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *handlers.Facts, err error) {
 	defer wrap(&err, "read the catalogue")
+	f := handlers.NewFacts(0)
+	rest := s.cache.answer(refs, f)
+	if rest == nil {
+		return f, nil
+	}
+	known := f.Version
+	asked, err := s.ask(ctx, rest)
+	if err == nil && known != 0 && asked.Version != known {
+		// What is known is of another catalogue than what was asked now.
+		rest, known = refs, 0
+		asked, err = s.ask(ctx, refs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.cache.keep(asked, rest)
+	s.warm()
+	if known == 0 {
+		return asked, nil
+	}
+	maps.Copy(f.Learners, asked.Learners)
+	maps.Copy(f.Registrations, asked.Registrations)
+	maps.Copy(f.LearningObjectsByGUID, asked.LearningObjectsByGUID)
+	maps.Copy(f.LearningObjectsByCode, asked.LearningObjectsByCode)
+	f.TrainingsByGUID, f.TrainingsByPathCode, f.Sessions, f.Teachers = asked.TrainingsByGUID, asked.TrainingsByPathCode, asked.Sessions, asked.Teachers
+	return f, nil
+}
+
+// ask answers references from the database in two round trips: a set-based
+// query a kind, the registrations last, since they rest on which learners are
+// meant.
+func (s *Store) ask(ctx context.Context, refs *handlers.References) (*handlers.Facts, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -24,11 +54,11 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	defer conn.Release() // a connection that is left within a transaction is closed by the pool
 
 	f := handlers.NewFacts(0)
-	var loaded *time.Time
+	loaded := false
 	first := &pgx.Batch{}
 	first.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	first.Queue(planByKey)
-	first.Queue("SELECT version, loaded_at FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error {
+	first.Queue("SELECT " + catalogueIdentity + ", loaded_at IS NOT NULL FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error {
 		return row.Scan(&f.Version, &loaded)
 	})
 	queueLearners(first, refs, f)
@@ -39,14 +69,14 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 		return nil, err
 	}
 	second := &pgx.Batch{}
-	if loaded != nil {
+	if loaded {
 		queueRegistrations(second, f)
 	}
 	second.Queue("COMMIT")
 	if err := conn.SendBatch(ctx, second).Close(); err != nil {
 		return nil, err
 	}
-	if loaded == nil {
+	if !loaded {
 		return nil, handlers.ErrNoCatalogue
 	}
 	return f, nil
@@ -234,10 +264,11 @@ func queueRegistrations(b *pgx.Batch, f *handlers.Facts) {
 	learners = slices.Compact(learners)
 	sessions := map[int64]handlers.Registration{}
 	b.Queue(selectRegisteredSessions, learners).Query(func(rows pgx.Rows) error {
-		var r handlers.Registration
-		s, t := &r.Session, &r.Training
+		var s handlers.Session
+		var t handlers.Training
 		_, err := pgx.ForEachRow(rows, []any{&s.ID, &s.TrainingID, &s.GUID, &s.GUIDFolded, &s.Title, &t.ID, &t.GUID, &t.GUIDFolded, &t.PathCode}, func() error {
-			sessions[s.ID] = r
+			session, training := s, t
+			sessions[s.ID] = handlers.Registration{Session: &session, Training: &training}
 			return nil
 		})
 		return err

@@ -366,10 +366,11 @@ func (s *Store) Settle(ctx context.Context, source *handlers.Source, decisions [
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	was, ask := newStored(), &pgx.Batch{}
 	ask.Queue(planByKey)
-	was.queue(ask, decisions)
+	batch := &handlers.Batch{Source: source}
+	was.queue(ask, batch, decisions, false)
 	if err := tx.SendBatch(ctx, ask).Close(); err != nil {
 		return err
 	}
-	settle(&handlers.Batch{Source: source}, decisions, was, nil)
+	settle(batch, decisions, was, nil)
 	return nil
 }

@@ -103,6 +103,8 @@ func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseco
 type Store struct {
 	pool   *pgxpool.Pool
 	config Config
+	habits habits
+	cache  cache
 }
 
 // Open returns a store. It connects lazily: a database that is away is no
@@ -118,11 +120,17 @@ func Open(ctx context.Context, cfg Config) (s *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{pool: pool, config: cfg}, nil
+	s = &Store{pool: pool, config: cfg}
+	s.cache.bulk.context, s.cache.bulk.end = context.WithCancel(context.WithoutCancel(ctx))
+	return s, nil
 }
 
 // Close closes every connection, once those in use are given back.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.cache.bulk.end()
+	s.cache.bulk.group.Wait()
+	s.pool.Close()
+}
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) (err error) {

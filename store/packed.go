@@ -1,0 +1,194 @@
+package store
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+)
+
+// table maps texts to ids: open addressing over an arena of texts, some 20
+// bytes an entry beside the text. The zero value is empty.
+type table struct {
+	seed  maphash.Seed
+	slots []slot // a power of two of them
+	n     int
+	texts arena
+}
+
+type slot struct {
+	hash uint32 // 0: empty
+	at   uint32
+	id   int32
+}
+
+func (t *table) bytes() int { return 12*len(t.slots) + t.texts.bytes() }
+
+// grow makes room for n entries.
+func (t *table) grow(n int) {
+	size := max(len(t.slots), 64)
+	for size*3/4 < n {
+		size *= 2
+	}
+	if size == len(t.slots) {
+		return
+	}
+	if t.slots == nil {
+		t.seed = maphash.MakeSeed()
+	}
+	old := t.slots
+	t.slots = make([]slot, size)
+	for _, s := range old {
+		if s.hash == 0 {
+			continue
+		}
+		i := t.hash(t.texts.get(s.at))
+		for i &= uint64(size - 1); t.slots[i].hash != 0; i = (i + 1) & uint64(size-1) {
+		}
+		t.slots[i] = s
+	}
+}
+
+func (t *table) hash(text []byte) uint64 { return maphash.Bytes(t.seed, text) }
+
+// tag is what a slot keeps of a hash; never 0.
+func tag(hash uint64) uint32 { return uint32(hash>>32) | 1 }
+
+func (t *table) get(text string) (id int32, known bool) {
+	if len(t.slots) == 0 {
+		return 0, false
+	}
+	hash := maphash.String(t.seed, text)
+	for i := hash & uint64(len(t.slots)-1); t.slots[i].hash != 0; i = (i + 1) & uint64(len(t.slots)-1) {
+		if s := &t.slots[i]; s.hash == tag(hash) && string(t.texts.get(s.at)) == text {
+			return s.id, true
+		}
+	}
+	return 0, false
+}
+
+// put adds a text, unless it is there.
+func (t *table) put(text string, id int32) {
+	if _, known := t.get(text); known {
+		return
+	}
+	t.grow(t.n + 1)
+	t.n++
+	hash := maphash.String(t.seed, text)
+	i := hash & uint64(len(t.slots)-1)
+	for ; t.slots[i].hash != 0; i = (i + 1) & uint64(len(t.slots)-1) {
+	}
+	t.slots[i] = slot{tag(hash), t.texts.add(text), id}
+}
+
+// arena keeps texts one after the other, each with its length in front, in
+// pieces that never move.
+type arena struct{ pieces [][]byte }
+
+const pieceBits = 18 // of 256 kB
+
+func (a *arena) bytes() int { return len(a.pieces) << pieceBits }
+
+// add returns where the text lies. A text longer than a piece cannot be: what
+// rows refer to is 255 characters at most, of several things at most three.
+func (a *arena) add(text string) uint32 {
+	need := len(text) + binary.MaxVarintLen32
+	last := len(a.pieces) - 1
+	if last < 0 || cap(a.pieces[last])-len(a.pieces[last]) < need {
+		a.pieces = append(a.pieces, make([]byte, 0, max(1<<pieceBits, need)))
+		last++
+	}
+	at := len(a.pieces[last])
+	a.pieces[last] = append(binary.AppendUvarint(a.pieces[last], uint64(len(text))), text...)
+	return uint32(last)<<pieceBits | uint32(at)
+}
+
+func (a *arena) get(at uint32) []byte {
+	piece := a.pieces[at>>pieceBits][at&(1<<pieceBits-1):]
+	n, head := binary.Uvarint(piece)
+	return piece[head : head+int(n)]
+}
+
+// chains keep what each learner is registered for: entries that lead from one
+// to the next, in pieces that never move, and a table of where each learner's
+// begin. The zero value is empty.
+type chains struct {
+	heads   []head // a power of two of them, open addressing by the learner's id
+	known   int
+	pages   [][]entry
+	entries uint32
+}
+
+type head struct {
+	learner uint32
+	first   uint32 // 0: nobody's slot, 1: registered for nothing, else the entry + 2
+}
+
+type entry struct {
+	next, place   uint32
+	idHigh, idLow uint32 // halves: a whole would make the entry a half larger
+}
+
+const entriesOfPage = 1 << 13
+
+func (c *chains) bytes() int { return 8*len(c.heads) + 16*entriesOfPage*len(c.pages) }
+
+// grow makes room for n learners.
+func (c *chains) grow(n int) {
+	size := max(len(c.heads), 64)
+	for size*3/4 < n {
+		size *= 2
+	}
+	if size == len(c.heads) {
+		return
+	}
+	old := c.heads
+	c.heads = make([]head, size)
+	for _, h := range old {
+		if h.first != 0 {
+			*c.find(int64(h.learner)) = h
+		}
+	}
+}
+
+// find returns a learner's slot, or the empty one where it would be.
+func (c *chains) find(learner int64) *head {
+	mask := uint64(len(c.heads) - 1)
+	i := uint64(learner) * 0x9e3779b97f4a7c15 >> 20 & mask // neighbours apart
+	for ; c.heads[i].first != 0 && c.heads[i].learner != uint32(learner); i = (i + 1) & mask {
+	}
+	return &c.heads[i]
+}
+
+// begin makes a learner known; false: it is.
+func (c *chains) begin(learner int64) bool {
+	c.grow(c.known + 1)
+	h := c.find(learner)
+	if h.first != 0 {
+		return false
+	}
+	c.known++
+	*h = head{uint32(learner), 1}
+	return true
+}
+
+// add adds to a learner that is known.
+func (c *chains) add(learner int64, place uint32, id int64) {
+	h := c.find(learner)
+	if c.entries%entriesOfPage == 0 {
+		c.pages = append(c.pages, make([]entry, entriesOfPage))
+	}
+	c.pages[c.entries/entriesOfPage][c.entries%entriesOfPage] = entry{h.first, place, uint32(id >> 32), uint32(id)}
+	h.first = c.entries + 2
+	c.entries++
+}
+
+// each calls f with all of a learner's, the last one added first.
+func (c *chains) each(learner int64, f func(place uint32, id int64)) {
+	if len(c.heads) == 0 {
+		return
+	}
+	for at := c.find(learner).first; at > 1; {
+		e := &c.pages[(at-2)/entriesOfPage][(at-2)%entriesOfPage]
+		f(e.place, int64(e.idHigh)<<32|int64(e.idLow))
+		at = e.next
+	}
+}
