@@ -63,8 +63,6 @@ func (c *cache) answer(refs *handlers.References, f *handlers.Facts) (rest *hand
 				n := len(regs)
 				if regs = from.appendRegistrations(regs, id); len(regs) > n {
 					f.Registrations[id] = regs[n:len(regs):len(regs)]
-				} else {
-					f.Registrations[id] = nil
 				}
 			}
 			f.Learners[ref] = id

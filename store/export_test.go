@@ -2,6 +2,7 @@ package store
 
 import (
 	"math"
+	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -48,3 +49,17 @@ func ColumnCases() (cases []ColumnCase) {
 	}
 	return cases
 }
+
+// ReadWhole has the store read the catalogue at once.
+func ReadWhole(t testing.TB, s *Store) {
+	t.Helper()
+	whole, version, err := s.readCatalogue(t.Context(), [kinds]bool{byLogin: true, byRefNumber: true, byEmail: true})
+	if err != nil || whole == nil {
+		t.Fatalf("read the catalogue at once: %v, %v", whole, err)
+	}
+	s.cache.heed(version)
+	s.cache.whole = whole
+}
+
+// Age makes the young generation of what is remembered the old one.
+func Age(s *Store) { s.cache.old, s.cache.young = s.cache.young, newAnswers() }

@@ -302,7 +302,8 @@ func TestFactsConform(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := open(t, pgtest.New(t))
+		url := pgtest.New(t)
+		s := open(t, url)
 		report, err := load(t, s, files, store.LoadOptions{SkipBad: true})
 		if err != nil {
 			t.Fatal(err)
@@ -345,6 +346,41 @@ func TestFactsConform(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// However it is remembered, the answers are the same, ids and all.
+		remembered := func(how string, s *store.Store) {
+			t.Helper()
+			again, err := s.Facts(t.Context(), refs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(got, again, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("facts %s (-asked +remembered, seed %d):\n%s", how, seed, diff)
+			}
+		}
+		remembered("asked twice", s)
+		half := handlers.NewReferences()
+		for ref := range refs.Learners {
+			if rng.IntN(2) == 0 {
+				half.Learners[ref] = struct{}{}
+			}
+		}
+		for guid := range refs.LearningObjectGUIDs {
+			half.LearningObjectGUIDs[guid] = struct{}{}
+			break
+		}
+		halves := open(t, url)
+		if _, err := halves.Facts(t.Context(), half); err != nil {
+			t.Fatal(err)
+		}
+		remembered("half known", halves)
+		whole := open(t, url)
+		store.ReadWhole(t, whole)
+		remembered("of a catalogue read at once", whole)
+		store.Age(whole)
+		remembered("of the old generation", whole)
+		store.Age(s)
+		remembered("of the old generation alone", s)
+
 		want := memory.Facts(refs)
 		normal(got)
 		normal(want)
