@@ -51,6 +51,9 @@ type Record struct {
 	Headers     []Header
 }
 
+// SenderHeader is the record header that names the sender, as CloudEvents have it.
+const SenderHeader = "ce_source"
+
 // Header returns the value of the last header named key, and whether there is one.
 func (r *Record) Header(key string) ([]byte, bool) {
 	for i := len(r.Headers) - 1; i >= 0; i-- {

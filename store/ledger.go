@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"learnsink/handlers"
@@ -31,35 +32,52 @@ type count struct {
 
 // ledgerLine returns the arguments of insertLedger for a settled batch.
 func ledgerLine(b *handlers.Batch, w *writes) []any {
+	// What is counted is put into words once for all rows of a kind; rows of a
+	// kind mostly follow each other.
+	type kind struct {
+		sender  string // as the line has it
+		day     int64  // since 1970
+		verdict handlers.Verdict
+		code    handlers.Code
+	}
 	senders := map[string]string{} // as the records say -> as the line does
-	rows := map[count]int{}
+	rows := map[kind]*int{}
+	var last kind
+	var n *int
 	for i := range b.Decisions {
 		d := &b.Decisions[i]
-		c := count{Day: d.EventTime.UTC().Format("2006-01-02")}
+		k := kind{verdict: d.Verdict, day: floorDiv(d.EventTime.Unix(), 24*60*60)}
 		switch d.Verdict {
 		case handlers.Accepted:
-			c.Outcome = "accepted"
 		case handlers.Rejected:
-			c.Outcome, c.Code = "rejected", string(d.Errors[0].Code)
+			k.code = d.Errors[0].Code
 		default:
 			continue
 		}
-		said := d.Sender()
-		sender, ok := senders[said]
+		said, _ := d.Record.Header(handlers.SenderHeader)
+		sender, ok := senders[string(said)]
 		if !ok {
 			sender = otherSenders
 			if len(senders) < ledgerSenders {
-				sender = cut(storable(said), ledgerSenderText)
-				senders[said] = sender
+				sender = cut(storable(d.Sender()), ledgerSenderText)
+				senders[string(said)] = sender
 			}
 		}
-		c.Sender = sender
-		rows[c]++
+		if k.sender = sender; n == nil || k != last {
+			if last, n = k, rows[k]; n == nil {
+				n = new(int)
+				rows[k] = n
+			}
+		}
+		*n++
 	}
 	counts := make([]count, 0, len(rows))
-	for c, n := range rows {
-		c.Rows = n
-		counts = append(counts, c)
+	for k, n := range rows {
+		outcome := "accepted"
+		if k.verdict == handlers.Rejected {
+			outcome = "rejected"
+		}
+		counts = append(counts, count{k.sender, time.Unix(k.day*24*60*60, 0).UTC().Format("2006-01-02"), outcome, string(k.code), *n})
 	}
 	slices.SortFunc(counts, func(a, b count) int {
 		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Sender, b.Sender), cmp.Compare(a.Outcome, b.Outcome), cmp.Compare(a.Code, b.Code))
@@ -75,4 +93,13 @@ func cut(text string, n int) string {
 		return text
 	}
 	return string([]rune(text)[:n])
+}
+
+// floorDiv divides, rounding down: times before 1970 are of a day before it.
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
 }
