@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -236,7 +237,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	for i := range b.records {
 		b.records[i].Incarnation = l.position.Incarnation
 		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, now)
-		rows[i] = rules.Decode(&b.records[i], at)
+		rules.DecodeInto(&rows[i], &b.records[i], at)
 		rows[i].Refer(refs)
 	}
 	decoding := took()
@@ -261,20 +262,14 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	// is published already makes no outputs.
 	took = l.metrics.stage("decide")
 	var payload []byte
-	ignored := 0
+	ignored := 0 // offsets without a row
 	decide := func() *handlers.Batch {
+		decisions := slices.DeleteFunc(rules.DecideAll(rows, facts), func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
+		ignored = len(rows) - len(decisions)
 		decided := &handlers.Batch{
 			Source: l.source, Partition: l.tp.Partition, Epoch: l.position.Epoch, From: b.from, To: b.to,
 			Round: l.position.Round, Incarnation: l.position.Incarnation, Anchor: anchorOf(b.records),
-			Decisions: make([]handlers.Decision, 0, len(rows)), FactsVersion: facts.Version,
-		}
-		ignored = 0
-		for i := range rows {
-			if d := rules.Decide(&rows[i], facts); d.Verdict == handlers.Ignored {
-				ignored++ // an offset without a row
-			} else {
-				decided.Decisions = append(decided.Decisions, d)
-			}
+			Decisions: decisions, FactsVersion: facts.Version,
 		}
 		decided.Encode = func(settled []handlers.Decision) (_ []byte, err error) {
 			outputs := make([]output, 0, len(settled))
@@ -342,7 +337,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 		l.settle("behind")
 	}
 	accepted, rejected := l.metrics.applied(b, decided.Decisions, ignored)
-	l.metrics.absences(string(rules.Action()), rows)
+	l.metrics.absences(rules, rows)
 	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: payload})
 	close(mine.applied)
 

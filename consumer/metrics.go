@@ -137,13 +137,9 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 }
 
 // absences counts the columns that rows left out.
-func (m *Metrics) absences(action string, rows []handlers.Row) {
-	counts := map[string]int{}
-	for i := range rows {
-		rows[i].Absent(func(column string) { counts[column]++ })
-	}
-	for column, n := range counts {
-		m.absent.WithLabelValues(action, column).Add(float64(n))
+func (m *Metrics) absences(rules *handlers.Rules, rows []handlers.Row) {
+	for column, n := range rules.Absent(rows) {
+		m.absent.WithLabelValues(string(rules.Action()), column).Add(float64(n))
 	}
 }
 

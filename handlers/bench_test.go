@@ -72,7 +72,7 @@ func BenchmarkRow(b *testing.B) {
 		rows := make([]handlers.Row, benchRows)
 		decode := func() {
 			for i := range records {
-				rows[i] = rules.Decode(&records[i], handlers.EventTime(&records[i], false, noon))
+				rules.DecodeInto(&rows[i], &records[i], handlers.EventTime(&records[i], false, noon))
 			}
 		}
 		refs := handlers.NewReferences()
@@ -83,24 +83,15 @@ func BenchmarkRow(b *testing.B) {
 			}
 		}
 		var facts *handlers.Facts
-		decisions := make([]handlers.Decision, benchRows)
-		decide := func() {
-			for i := range rows {
-				decisions[i] = rules.Decide(&rows[i], facts)
-			}
-		}
-		outputs := make([]handlers.Output, benchRows)
+		var decisions []handlers.Decision
+		decide := func() { decisions = rules.DecideAll(rows, facts) }
 		output := func() {
+			outputs := handlers.NewOutputs(src, noon)
 			for i := range decisions {
-				outputs[i], _ = decisions[i].Output(src, noon)
+				outputs.Of(&decisions[i])
 			}
 		}
-		absent := func() {
-			counts := map[string]int{}
-			for i := range rows {
-				rows[i].Absent(func(column string) { counts[column]++ })
-			}
-		}
+		absent := func() { rules.Absent(rows) }
 
 		decode()
 		refer()

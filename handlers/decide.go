@@ -3,19 +3,49 @@ package handlers
 // Decide says what becomes of the row, by the catalogue's facts: every
 // message of its rejection in the order of rules.md, or the typed row. A
 // check whose input has failed an earlier one is skipped.
-func (r *Rules) Decide(w *Row, f *Facts) Decision {
-	d := Decision{Record: w.record, Rules: r, EventTime: w.eventTime}
+func (r *Rules) Decide(w *Row, f *Facts) (d Decision) {
+	w.decide(&d, f, &slab[TrackingRow]{chunk: 1})
+	return d
+}
+
+// DecideAll decides rows, each by itself. What it returns shares memory.
+func (r *Rules) DecideAll(rows []Row, f *Facts) []Decision {
+	decisions := make([]Decision, len(rows))
+	typed := slab[TrackingRow]{chunk: min(len(rows), 100)}
+	for i := range rows {
+		rows[i].decide(&decisions[i], f, &typed)
+	}
+	return decisions
+}
+
+// slab makes values, a chunk of them at a time.
+type slab[T any] struct {
+	chunk int
+	free  []T
+}
+
+func (s *slab[T]) next() *T {
+	if len(s.free) == 0 {
+		s.free = make([]T, s.chunk)
+	}
+	v := &s.free[0]
+	s.free = s.free[1:]
+	return v
+}
+
+// decide fills in d, which is zero; an accepted tracking row is put into typed.
+func (w *Row) decide(d *Decision, f *Facts, typed *slab[TrackingRow]) {
+	d.Record, d.Rules, d.EventTime = w.record, w.rules, w.eventTime
 	switch {
 	case w.ignored:
 		d.Verdict = Ignored
 	case w.whole != "":
 		d.reject(plain(w.whole))
-	case r.action == Tracking:
-		w.decideTracking(&d, f)
+	case w.rules.action == Tracking:
+		w.decideTracking(d, f, typed)
 	default:
-		w.decideIntervention(&d, f)
+		w.decideIntervention(d, f)
 	}
-	return d
 }
 
 // reject makes the decision a rejection, whatever it was.
@@ -44,7 +74,7 @@ func (w *Row) precise() bool {
 func (w *Row) contextUsable() bool { return w.precise() && !w.anyBad(contextColumns...) }
 
 // decideTracking runs the checks of createOrUpdateConsolidatedTrackingAction in their order.
-func (w *Row) decideTracking(d *Decision, facts *Facts) {
+func (w *Row) decideTracking(d *Decision, facts *Facts, typed *slab[TrackingRow]) {
 	f := &w.fields
 	// 1. The common ones.
 	errs := append(w.unknown, w.columns...)
@@ -101,7 +131,8 @@ func (w *Row) decideTracking(d *Decision, facts *Facts) {
 		return
 	}
 
-	row := &TrackingRow{
+	row := typed.next()
+	*row = TrackingRow{
 		TrackingKey:        TrackingKey{reg.ID, lo.ID},
 		CandidateLogin:     f[colCandidateLogin].text,
 		CandidateRefNumber: f[colCandidateRefNumber].text,

@@ -106,8 +106,14 @@ const maxUnknown = 20
 // Decode reads a record as a row of the action. It never fails: what is wrong
 // with the row is in the Row. The record must stay as it is for as long as
 // the Row and what is decided of it are in use.
-func (r *Rules) Decode(rec *Record, eventTime time.Time) Row {
-	w := Row{rules: r, record: rec, eventTime: eventTime}
+func (r *Rules) Decode(rec *Record, eventTime time.Time) (w Row) {
+	r.DecodeInto(&w, rec, eventTime)
+	return w
+}
+
+// DecodeInto is Decode into a row of a batch: rows are too large to be copied about.
+func (r *Rules) DecodeInto(w *Row, rec *Record, eventTime time.Time) {
+	*w = Row{rules: r, record: rec, eventTime: eventTime}
 	switch {
 	case len(rec.Value) == 0 && r.ignoreTombstones:
 		w.ignored = true
@@ -126,7 +132,6 @@ func (r *Rules) Decode(rec *Record, eventTime time.Time) Row {
 			w.interventionReferences()
 		}
 	}
-	return w
 }
 
 // scan reads the members of the object into the row's fields; false: there is
@@ -489,15 +494,26 @@ func (w *Row) Refer(refs *References) {
 	add(refs.Teachers, w.teacher)
 }
 
-// Absent calls seen with the name of every column of the action that the row
-// leaves out; nothing for a record that is no row.
-func (w *Row) Absent(seen func(column string)) {
-	if w.whole != "" || w.ignored {
-		return
-	}
-	for i, c := range w.rules.table.columns {
-		if c.kind != kindIgnored && w.fields[i].text == "" {
-			seen(c.name)
+// Absent counts the columns of the action that rows leave out, by name. What
+// is no row leaves out nothing.
+func (r *Rules) Absent(rows []Row) map[string]int {
+	var counts [colIgnored + 1]int
+	for i := range rows {
+		w := &rows[i]
+		if w.whole != "" || w.ignored {
+			continue
+		}
+		for c := range r.table.columns {
+			if w.fields[c].text == "" {
+				counts[c]++
+			}
 		}
 	}
+	absent := map[string]int{}
+	for i, c := range r.table.columns {
+		if counts[i] > 0 && c.kind != kindIgnored {
+			absent[c.name] = counts[i]
+		}
+	}
+	return absent
 }

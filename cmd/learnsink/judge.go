@@ -142,15 +142,14 @@ func (c *checker) judge(ctx context.Context, k *chunk) error {
 	refs := handlers.NewReferences()
 	for i := range k.lines {
 		k.records[i] = handlers.Record{Timestamp: c.now, Value: c.rows.Value(k.row(i))}
-		k.decoded[i] = c.rules.Decode(&k.records[i], c.now)
+		c.rules.DecodeInto(&k.decoded[i], &k.records[i], c.now)
 		k.decoded[i].Refer(refs)
 	}
 	facts, err := c.facts(ctx, refs)
 	if err != nil {
 		return err
 	}
-	for i := range k.lines {
-		decision := c.rules.Decide(&k.decoded[i], facts)
+	for i, decision := range c.rules.DecideAll(k.decoded, facts) {
 		if decision.Verdict == handlers.Rejected {
 			k.rejected++
 		}

@@ -158,7 +158,9 @@ func TestSchemasNameTheColumns(t *testing.T) {
 		}
 		value, _ := json.Marshal(row)
 		decoded := rules.Decode(&handlers.Record{Value: value}, time.Unix(0, 0))
-		decoded.Absent(func(column string) { t.Errorf("%s: the schema lacks %s", action, column) })
+		for column := range rules.Absent([]handlers.Row{decoded}) {
+			t.Errorf("%s: the schema lacks %s", action, column)
+		}
 		d := rules.Decide(&decoded, handlers.NewFacts(1))
 		for _, e := range d.Errors {
 			if e.Code == "column_unknown" {

@@ -83,17 +83,14 @@ func (v *verdicts) judge(ctx context.Context, records []handlers.Record) error {
 	rows := make([]handlers.Row, len(records))
 	for i := range records {
 		records[i].Incarnation = v.log.Incarnation
-		rows[i] = v.source.Rules.Decode(&records[i], handlers.EventTime(&records[i], v.source.EventTimeHeader, v.now))
+		v.source.Rules.DecodeInto(&rows[i], &records[i], handlers.EventTime(&records[i], v.source.EventTimeHeader, v.now))
 		rows[i].Refer(refs)
 	}
 	facts, err := v.db.Facts(ctx, refs)
 	if err != nil {
 		return err
 	}
-	decisions := make([]handlers.Decision, len(rows))
-	for i := range rows {
-		decisions[i] = v.source.Rules.Decide(&rows[i], facts)
-	}
+	decisions := v.source.Rules.DecideAll(rows, facts)
 	if err := v.db.Settle(ctx, v.source, decisions); err != nil {
 		return err
 	}
