@@ -64,7 +64,7 @@ type dateTimeFormat struct {
 	steps    []formatStep
 	dateOnly int   // before this step a value may stop, its date being complete and no time part read; -1: nowhere
 	midnight civil // defaultTime, in the time parts
-	loc      *time.Location
+	clocks   *clocks
 	text     string // upper case; for the hash of the settings
 }
 
@@ -77,8 +77,8 @@ type formatStep struct {
 
 // compileDateTimeFormat compiles a format of rules.md. defaultTime holds
 // its hour, minute and second. The error is the vendor's configuration error, to the character.
-func compileDateTimeFormat(format string, defaultTime civil, loc *time.Location) (*dateTimeFormat, error) {
-	f := &dateTimeFormat{dateOnly: -1, midnight: defaultTime, loc: loc, text: strings.ToUpper(strings.TrimSpace(format))}
+func compileDateTimeFormat(format string, defaultTime civil, clocks *clocks) (*dateTimeFormat, error) {
+	f := &dateTimeFormat{dateOnly: -1, midnight: defaultTime, clocks: clocks, text: strings.ToUpper(strings.TrimSpace(format))}
 	invalid := fmt.Errorf("[dateTimeFormat] the given date format [%s] is not valid. It should only contain the following characters (case insensitive): 'YMDHIS /_.:;,-'", format)
 	var seen [parts]bool
 	for rest := f.text; rest != ""; {
@@ -129,7 +129,7 @@ func (f *dateTimeFormat) parse(text string) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return inYears(localInstant(c.wall(), f.loc))
+	return inYears(f.clocks.instant(c.wall()))
 }
 
 // read reads text from step i on. Where a single letter could take one digit
@@ -175,9 +175,9 @@ func (f *dateTimeFormat) read(i int, text string, c civil) (civil, bool) {
 }
 
 // parseISO8601 reads a trimmed value by the rules of interventionDate and
-// returns its instant in UTC, cut to microseconds; loc is meant where the
+// returns its instant in UTC, cut to microseconds; clocks are meant where the
 // value has no offset. False: it is not valid, or outside the years 0001 to 9999.
-func parseISO8601(text string, loc *time.Location) (time.Time, bool) {
+func parseISO8601(text string, clocks *clocks) (time.Time, bool) {
 	var c civil
 	var ok [3]bool
 	c[partYear], text, ok[0] = takeDigits(text, 4)
@@ -219,7 +219,7 @@ func parseISO8601(text string, loc *time.Location) (time.Time, bool) {
 		wall = wall.Add(24 * time.Hour)
 	}
 	if text == "" {
-		return inYears(localInstant(wall, loc))
+		return inYears(clocks.instant(wall))
 	}
 	offset, valid := parseOffset(text)
 	if !valid {
@@ -318,12 +318,7 @@ func localInstant(wall time.Time, loc *time.Location) time.Time {
 	var before, start time.Time
 	for probe := wall.Add(-24 * time.Hour).In(loc); ; {
 		_, offset := probe.Zone()
-		_, end := probe.ZoneBounds()
-		if !end.IsZero() && !end.After(probe) {
-			// Beyond its tables, package time takes every year to have 365
-			// days and says so on the 366th. No clock changes near it.
-			end = probe.Add(24 * time.Hour)
-		}
+		end := nextChange(probe)
 		t := wall.Add(-time.Duration(offset) * time.Second)
 		if !before.IsZero() && t.Before(start) {
 			return before // skipped: the last period ended before wall, this one begins after it
@@ -333,6 +328,17 @@ func localInstant(wall time.Time, loc *time.Location) time.Time {
 		}
 		before, start, probe = t, end, end
 	}
+}
+
+// nextChange returns when the clocks of t's zone are changed next; zero: never.
+func nextChange(t time.Time) time.Time {
+	_, end := t.ZoneBounds()
+	if !end.IsZero() && !end.After(t) {
+		// Beyond its tables, package time takes every year to have 365
+		// days and says so on the 366th. No clock changes near it.
+		end = t.Add(24 * time.Hour)
+	}
+	return end
 }
 
 // inYears reports whether t lies in the years 0001 to 9999, as every stored time does.
@@ -347,8 +353,7 @@ func inYears(t time.Time) (time.Time, bool) {
 // today returns 00:00:00 in timeZone of the day that t falls on there, in UTC.
 // Only where that lies before the year 1 it is t itself, for want of a storable day.
 func (r *Rules) today(t time.Time) time.Time {
-	year, month, day := t.In(r.location).Date()
-	start, ok := inYears(localInstant(time.Date(year, month, day, 0, 0, 0, 0, time.UTC), r.location))
+	start, ok := inYears(r.clocks.instant(r.clocks.wall(t).Truncate(24 * time.Hour)))
 	if !ok {
 		return t
 	}

@@ -287,7 +287,7 @@ func (r *Rules) expected(c *column) string {
 
 func (r *Rules) parseDate(text string) (time.Time, bool) {
 	if r.dateTime == nil {
-		return parseISO8601(text, r.location)
+		return parseISO8601(text, r.clocks)
 	}
 	return r.dateTime.parse(text)
 }

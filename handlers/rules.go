@@ -1,7 +1,5 @@
 package handlers
 
-import "time"
-
 // Rules is an action with its settings, compiled: everything that decoding
 // and deciding need to know. It is immutable and safe for concurrent use.
 type Rules struct {
@@ -9,7 +7,7 @@ type Rules struct {
 	table  *table
 	hash   string
 
-	location *time.Location // timeZone
+	clocks *clocks // timeZone
 
 	// Tracking.
 	dateTime        *dateTimeFormat // nil: iso8601

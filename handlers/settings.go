@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Setting is one setting of an action, as it was written: by the names of
@@ -33,7 +32,7 @@ type Setting struct {
 func Compile(action Action, settings []Setting) (*Rules, error) {
 	c := compiler{rules: &Rules{
 		action:          action,
-		location:        time.UTC,
+		clocks:          utc(),
 		defaultScoreMax: 100,
 		keepCompletion:  true,
 		activeWord:      "A",
@@ -242,12 +241,12 @@ func (c *compiler) timeZone(s *Setting) {
 	if !ok {
 		return
 	}
-	loc, ok := loadZone(name)
+	clocks, ok := loadZone(name)
 	if !ok {
 		c.fault(s, "[%s] is not known: write a name of the TZ database, such as UTC or Europe/Paris", name)
 		return
 	}
-	c.rules.location = loc
+	c.rules.clocks = clocks
 }
 
 func (c *compiler) defaultScoreMax(s *Setting) {
@@ -335,7 +334,7 @@ func (c *compiler) finish() {
 	}
 	if r.action == Tracking && strings.TrimSpace(c.formatText) != isoFormat { // interventionDate is ISO 8601, always
 		var err error
-		if r.dateTime, err = compileDateTimeFormat(c.formatText, c.clock, r.location); err != nil {
+		if r.dateTime, err = compileDateTimeFormat(c.formatText, c.clock, r.clocks); err != nil {
 			c.faults = append(c.faults, c.format.errorf("%v", err))
 		}
 	}
@@ -417,7 +416,7 @@ func (c *compiler) canonical() string {
 		return names
 	}
 	line("action", string(r.action))
-	line("timeZone", r.location.String())
+	line("timeZone", r.clocks.String())
 	line("mandatory", flagged(r.mandatory)...)
 	if r.listed != nil {
 		line("fields", flagged(r.listed)...)

@@ -36,7 +36,7 @@ func compiled(t testing.TB, action Action, settings ...Setting) *Rules {
 
 func TestCompileDefaults(t *testing.T) {
 	r := compiled(t, Tracking)
-	if r.Action() != Tracking || r.defaultScoreMax != 100 || r.timeSpent != rawSeconds || r.location != time.UTC || r.dateTime == nil ||
+	if r.Action() != Tracking || r.defaultScoreMax != 100 || r.timeSpent != rawSeconds || r.clocks.Location != time.UTC || r.dateTime == nil ||
 		r.strictDates || !r.keepCompletion || r.ignoreUnknown || r.ignoreTombstones || r.listed != nil || len(r.ignoredColumns) != 0 || len(r.Hash()) != 12 {
 		t.Errorf("tracking: %+v", r)
 	}
@@ -46,7 +46,7 @@ func TestCompileDefaults(t *testing.T) {
 		}
 	}
 	r = compiled(t, Intervention)
-	if r.activeWord != "A" || r.cancelledWord != "C" || r.location != time.UTC || r.dateTime != nil {
+	if r.activeWord != "A" || r.cancelledWord != "C" || r.clocks.Location != time.UTC || r.dateTime != nil {
 		t.Errorf("intervention: %+v", r)
 	}
 	var mandatory []string
@@ -66,7 +66,7 @@ func TestCompile(t *testing.T) {
 		setting("timeGlobalFormat", "paddedhh"), mapped("trackingStatus", "completed", " c ", "passed", "", "notAttempted", "completed"),
 		listed("mandatory", "score"), listed("fields", "score", "candidateLogin", "timeSpent", "lovGuid"), setting("strictDates", "True"),
 		setting("completionDefault", "today"), setting("unknownColumns", "ignore"), listed("ignoredColumns", "comment", "timeSpent", "ignoredColumn"), setting("tombstones", "ignore"))
-	if r.defaultScoreMax != 20 || r.dateTime != nil || r.location.String() != "America/Sao_Paulo" || r.timeSpent != paddedHH || !r.strictDates || r.keepCompletion || !r.ignoreUnknown || !r.ignoreTombstones {
+	if r.defaultScoreMax != 20 || r.dateTime != nil || r.clocks.String() != "America/Sao_Paulo" || r.timeSpent != paddedHH || !r.strictDates || r.keepCompletion || !r.ignoreUnknown || !r.ignoreTombstones {
 		t.Errorf("%+v", r)
 	}
 	if len(r.statuses) != 6 || r.statuses["c"] != Completed || r.statuses["completed"] != NotAttempted || r.statuses["passed"] != Passed {

@@ -16,10 +16,10 @@ import (
 //go:embed zoneinfo.zip
 var zoneinfo string
 
-// loadZone returns the zone of that name; false: the database has none.
-func loadZone(name string) (*time.Location, bool) {
+// loadZone returns the clocks of the zone of that name; false: the database has none.
+func loadZone(name string) (*clocks, bool) {
 	if name == "UTC" {
-		return time.UTC, true
+		return utc(), true
 	}
 	archive, err := zip.NewReader(strings.NewReader(zoneinfo), int64(len(zoneinfo)))
 	if err != nil {
@@ -39,7 +39,10 @@ func loadZone(name string) (*time.Location, bool) {
 			return nil, false
 		}
 		loc, err := time.LoadLocationFromTZData(name, data)
-		return loc, err == nil
+		if err != nil {
+			return nil, false
+		}
+		return newClocks(loc), true
 	}
 	return nil, false
 }
