@@ -229,23 +229,77 @@ func (b *bench) drop(ctx context.Context, url string) {
 // catalogue and so many rows in tracking. It is made where it is not there.
 func (b *bench) template(ctx context.Context, build build, w world, tableRows int) (string, error) {
 	name := fmt.Sprintf("bench_%s_%d", build.schema, w.learners)
-	if err := b.make(ctx, name, "", func(ctx context.Context, url string, conn *pgx.Conn) error {
+	catalogue := func(ctx context.Context, url string, conn *pgx.Conn) error {
 		say("a catalogue of %d learners is made", w.learners)
 		if _, err := b.verb(ctx, build, url, "migrate"); err != nil {
 			return err
 		}
-		return all(ctx, conn, "SET synchronous_commit = off; SET maintenance_work_mem = '512MB'", w.catalogueSQL())
-	}); err != nil || tableRows == 0 {
-		return name, err
+		return b.fillCatalogue(ctx, conn, w)
 	}
-	filled := fmt.Sprintf("%s_%d", name, tableRows)
-	return filled, b.make(ctx, filled, name, func(ctx context.Context, _ string, conn *pgx.Conn) error {
+	fill := func(ctx context.Context, _ string, conn *pgx.Conn) error {
 		say("%d rows are put into the table", tableRows)
 		// The key's index is made once they are there: it takes a tenth of the time.
 		return all(ctx, conn, "SET maintenance_work_mem = '1GB'; SET max_parallel_maintenance_workers = 0",
 			"ALTER TABLE learnsink.tracking DROP CONSTRAINT tracking_pkey", w.fillSQL(tableRows),
 			"ALTER TABLE learnsink.tracking ADD PRIMARY KEY (registration_id, learning_object_id)")
-	})
+	}
+	filled := fmt.Sprintf("%s_%d", name, tableRows)
+	switch {
+	case tableRows == 0:
+		return name, b.make(ctx, name, "", catalogue)
+	case w.learners > large: // no disk is wasted on one without rows
+		return filled, b.make(ctx, filled, "", func(ctx context.Context, url string, conn *pgx.Conn) error {
+			return errors.Join(catalogue(ctx, url, conn), fill(ctx, url, conn))
+		})
+	}
+	if err := b.make(ctx, name, "", catalogue); err != nil {
+		return "", err
+	}
+	return filled, b.make(ctx, filled, name, fill)
+}
+
+// large is a catalogue of gigabytes.
+const large = 5_000_000
+
+// fillCatalogue fills the catalogue; the indexes that are no keys are made once it is there.
+func (b *bench) fillCatalogue(ctx context.Context, conn *pgx.Conn, w world) error {
+	rows, err := conn.Query(ctx, `SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
+		WHERE indrelid IN ('learnsink.registration'::regclass, 'learnsink.learner'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)`)
+	if err != nil {
+		return err
+	}
+	statements := []string{"SET synchronous_commit = off; SET maintenance_work_mem = '1GB'"}
+	var name, definition string
+	var again []string
+	if _, err := pgx.ForEachRow(rows, []any{&name, &definition}, func() error {
+		statements, again = append(statements, "DROP INDEX "+name), append(again, definition)
+		return nil
+	}); err != nil {
+		return err
+	}
+	return all(ctx, conn, append(append(statements, w.catalogueSQL()), again...)...)
+}
+
+// dropTemplates drops what only unusual loads need: gigabytes.
+func (b *bench) dropTemplates(ctx context.Context, usual load) {
+	rows, err := b.db.Query(ctx, "SELECT datname FROM pg_database WHERE datname ~ '^bench_[0-9a-f]{8}_'")
+	if err != nil {
+		say("drop templates: %v", err)
+		return
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		say("drop templates: %v", err)
+		return
+	}
+	for _, name := range names {
+		if size := name[len("bench_01234567"):]; size == fmt.Sprintf("_%d", usual.learners) || size == fmt.Sprintf("_%d_%d", usual.learners, usual.tableRows) {
+			continue
+		}
+		if url, err := b.url(name); err == nil {
+			b.drop(ctx, url)
+		}
+	}
 }
 
 func all(ctx context.Context, conn *pgx.Conn, statements ...string) error {

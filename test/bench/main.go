@@ -44,6 +44,7 @@ type options struct {
 	profile   string
 	json      string
 	svg       string
+	soakFor   time.Duration
 	quick     bool
 	debezium  bool
 	hold      bool
@@ -68,6 +69,7 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of learnsink to this folder")
 	flags.StringVar(&o.json, "json", "", "write what was measured to this file")
 	flags.StringVar(&o.svg, "svg", "", "draw what was measured into this folder")
+	flags.DurationVar(&o.soakFor, "soak", time.Hour, "how long the scenario soak takes; it runs only where --only names it")
 	flags.BoolVar(&o.quick, "quick", false, "a small run of everything that says whether the bench works")
 	flags.BoolVar(&o.debezium, "debezium", false, "measure Debezium's JDBC sink, too: minutes more")
 	flags.BoolVar(&o.hold, "hold", false, "start the servers, say where they are, and keep them until interrupted: the next runs find topics and catalogues made")
@@ -148,6 +150,11 @@ func run(ctx context.Context, o options) error {
 		report.print(os.Stdout)
 		if o.json != "" {
 			if err := report.write(o.json); err != nil {
+				return err
+			}
+		}
+		if o.svg != "" {
+			if err := report.draw(o.svg); err != nil {
 				return err
 			}
 		}

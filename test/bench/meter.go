@@ -13,6 +13,7 @@ type result struct {
 	Case      string // within the scenario
 	Contender string
 	Phase     string
+	Turn      int // the same of all contenders that took turns
 	Rows      int
 	Rate      float64 // rows a second, from the first applied to the last applied and announced
 	Applied   float64 `json:",omitempty"` // the same, to the last applied

@@ -122,6 +122,12 @@ func (b *bench) catalogueFiles(w world) (dir string, lines int, err error) {
 	return dir, lines, err
 }
 
+// What `check` looks references up in.
+const (
+	checkDatabase = "catalogue from the database"
+	checkFiles    = "catalogue from files"
+)
+
 // check measures `check`: a file of rows against one of a single row, so that
 // what it takes to start and to read the catalogue does not count.
 func (b *bench) check(ctx context.Context, build build, l load, take func(result)) error {
@@ -152,7 +158,7 @@ func (b *bench) check(ctx context.Context, build build, l load, take func(result
 	if bad > 0 {
 		fault = 3
 	}
-	for name, args := range map[string][]string{"catalogue from the database": nil, "catalogue from files": {"--catalog", catalogue}} {
+	for name, args := range map[string][]string{checkDatabase: nil, checkFiles: {"--catalog", catalogue}} {
 		out := filepath.Join(b.dir, "verdicts")
 		args := append([]string{"check", "--action", "tracking"}, args...)
 		idle, _, err := b.timed(ctx, build, database, out, 0, append(args, single)...)
