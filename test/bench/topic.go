@@ -18,7 +18,16 @@ func (b *bench) createTopic(ctx context.Context, topic string, partitions int) e
 	if _, err := b.admin.CreateTopic(ctx, int32(partitions), 1, map[string]*string{"retention.ms": &forever}, topic); err != nil {
 		return fmt.Errorf("create the topic %s: %w", topic, err)
 	}
-	return nil
+	// The broker says so before it knows of them itself, and not every client tries again.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ends, _, err := b.ends(ctx, topic)
+		if err == nil && len(ends) == partitions {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the topic %s does not come: %w", topic, err)
+		}
+	}
 }
 
 // dropTopics deletes topics; those that are not there do not matter.
