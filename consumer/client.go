@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net"
 	"slices"
@@ -417,7 +418,7 @@ func (c *Client) Produce(ctx context.Context, topic string, messages []Message) 
 	for p, r := range runs {
 		g.Go(func() error {
 			for n := 0; n < len(r.messages); {
-				batch, taken, err := packBatch(r.messages[n:], c.codec, limit, time.Now())
+				batch, taken, err := packBatch(pointers(r.messages[n:]), c.codec, limit, time.Now())
 				if err != nil {
 					return err
 				}
@@ -448,36 +449,49 @@ func (c *Client) Produce(ctx context.Context, topic string, messages []Message) 
 	return produced, nil
 }
 
-// packBatch encodes as many of messages as a batch of limit bytes holds, at
-// least one; it returns how many, and 0 where not even one fits.
-func packBatch(messages []Message, codec *compressor, limit int, now time.Time) (batch []byte, taken int, err error) {
-	// Sizes are counted before compression, so a batch of several almost
-	// never turns out too large; if it does, half of it is tried.
-	n, size := 0, batchHeader
-	for n < len(messages) && n < 10_000 {
-		if size += messages[n].size(); size > limit && n > 0 {
+// batchMessages is how many messages packBatch puts into a batch at most.
+const batchMessages = 10_000
+
+// packBatch encodes as many of messages as a batch of limit bytes holds, and
+// returns how many; 0 where not even one fits.
+func packBatch(messages iter.Seq[*Message], codec *compressor, limit int, now time.Time) (batch []byte, taken int, err error) {
+	var b recordBatch
+	for m := range messages {
+		at := now
+		if !m.Timestamp.IsZero() {
+			at = m.Timestamp
+		}
+		if b.count == batchMessages || !b.add(m, at.UnixMilli(), limit) {
 			break
 		}
-		n++
 	}
-	for ; n > 0; n /= 2 {
-		if batch, err = encodeBatch(messages[:n], codec, now); err != nil {
-			return nil, 0, err
-		}
-		if len(batch) <= limit {
-			return batch, n, nil
+	taken = b.count
+	if batch, err = b.seal(nil, codec); err != nil || len(batch) > limit {
+		return nil, 0, err
+	}
+	return batch, taken, nil
+}
+
+func pointers(messages []Message) iter.Seq[*Message] {
+	return func(yield func(*Message) bool) {
+		for i := range messages {
+			if !yield(&messages[i]) {
+				return
+			}
 		}
 	}
-	return nil, 0, nil
 }
 
 // produceBatch sends one encoded batch of no transaction and returns the
 // offset of its first record. ErrTooLarge: the broker found it too large.
 func (c *Client) produceBatch(ctx context.Context, topic string, partition int, batch []byte) (int64, error) {
 	l := lane{topic, partition}
-	offsets, errs := c.produce(ctx, "", map[lane][]byte{l: batch})
+	offsets, errs := c.produce(ctx, "", map[lane]wireBatch{l: {head: batch}})
 	return offsets[l], errs[l]
 }
+
+// wireBatch is an encoded record batch in two pieces.
+type wireBatch struct{ head, rest []byte }
 
 // produce sends encoded batches, one for each output partition, acknowledged by
 // all in-sync replicas: one request to each leader. (A broker that verifies
@@ -485,7 +499,7 @@ func (c *Client) produceBatch(ctx context.Context, topic string, partition int, 
 // first: "Unable to verify the partition has been added".) It returns the
 // offset of each batch's first record, or the error of those that failed;
 // ErrTooLarge: the broker found it too large, and wrote nothing.
-func (c *Client) produce(ctx context.Context, transactionalID string, batches map[lane][]byte) (offsets map[lane]int64, errs map[lane]error) {
+func (c *Client) produce(ctx context.Context, transactionalID string, batches map[lane]wireBatch) (offsets map[lane]int64, errs map[lane]error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	offsets, errs = map[lane]int64{}, map[lane]error{}
@@ -560,13 +574,14 @@ func (c *Client) leaders(ctx context.Context, lanes []lane) (map[int][]lane, err
 }
 
 // produceTo is one request to the leader of all the lanes.
-func (c *Client) produceTo(ctx context.Context, transactionalID string, lanes []lane, batches map[lane][]byte) (map[lane]produce.ResponsePartition, error) {
+func (c *Client) produceTo(ctx context.Context, transactionalID string, lanes []lane, batches map[lane]wireBatch) (map[lane]produce.ResponsePartition, error) {
 	request := &rawproduce.Request{TransactionalID: transactionalID, Acks: int16(kafka.RequireAll), Timeout: int32(requestTimeout.Milliseconds())}
 	for _, l := range lanes {
 		// kafka-go writes the raw records as they are: their length is ours to put before them.
-		size := binary.BigEndian.AppendUint32(nil, uint32(len(batches[l])))
-		p := rawproduce.RequestPartition{Partition: int32(l.partition),
-			RecordSet: protocol.RawRecordSet{Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(batches[l]))}}
+		b := batches[l]
+		size := binary.BigEndian.AppendUint32(nil, uint32(len(b.head)+len(b.rest)))
+		p := rawproduce.RequestPartition{Partition: int32(l.partition), RecordSet: protocol.RawRecordSet{
+			Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(b.head), bytes.NewReader(b.rest))}}
 		at := slices.IndexFunc(request.Topics, func(t rawproduce.RequestTopic) bool { return t.Topic == l.topic })
 		if at < 0 {
 			at = len(request.Topics)

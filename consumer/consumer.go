@@ -196,8 +196,7 @@ type Consumer struct {
 	metrics *Metrics
 	sources map[string]*handlers.Source // by topic
 	topics  []string                    // of the sources, in order
-	codec   *compressor
-	limits  *outputLimits
+	packer  *packer
 }
 
 // New prepares a consumer; nothing is connected to before Run. A nil m counts
@@ -224,10 +223,11 @@ func New(config Config, store Store, logger zerolog.Logger, m *Metrics) (*Consum
 	if c.client, err = NewClient(connection); err != nil {
 		return nil, err
 	}
-	if c.codec, err = newCompressor(config.Compression); err != nil {
+	codec, err := newCompressor(config.Compression)
+	if err != nil {
 		return nil, err
 	}
-	c.limits = &outputLimits{cluster: c.client}
+	c.packer = &packer{codec: codec, topics: &outputTopics{cluster: c.client}}
 	return c, nil
 }
 
@@ -285,7 +285,7 @@ func (c *Consumer) checkPublish(ctx context.Context) error {
 
 // publisher makes what publishes one source partition.
 func (c *Consumer) publisher(tp handlers.TopicPartition) Publisher {
-	o := outlet{cluster: c.client, codec: c.codec, limits: c.limits}
+	o := outlet{cluster: c.client, codec: c.packer.codec, topics: c.packer.topics}
 	if c.config.Publish == AtLeastOnce {
 		return &plainPublisher{o}
 	}
@@ -349,11 +349,10 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 3,
 			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
 		},
-		codec:       c.codec,
-		comfortable: c.limits.comfortable,
-		metrics:     c.metrics,
-		progress:    newProgress(tp),
-		logger:      c.logger.With().Str("topic", tp.Topic).Int("partition", tp.Partition).Logger(),
+		packer:   c.packer,
+		metrics:  c.metrics,
+		progress: newProgress(tp),
+		logger:   c.logger.With().Str("topic", tp.Topic).Int("partition", tp.Partition).Logger(),
 	}
 }
 

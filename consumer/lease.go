@@ -272,7 +272,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 			Decisions: decisions, FactsVersion: facts.Version,
 		}
 		decided.Encode = func(settled []handlers.Decision) (_ []byte, err error) {
-			outputs := make([]output, 0, len(settled))
+			packing := l.packer.begin(l.tp.Partition)
 			rejectedAt := time.Now()
 			silent := l.announced.Load()
 			for i := range settled {
@@ -280,10 +280,10 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 					continue
 				}
 				if o, ok := settled[i].Output(l.source, rejectedAt); ok {
-					outputs = append(outputs, ladder(o, l.comfortable(o.Topic)))
+					packing.add(o)
 				}
 			}
-			payload, err = encodePayload(outputs, l.codec)
+			payload, err = packing.end()
 			return payload, err
 		}
 		return decided
@@ -423,7 +423,7 @@ func (l *lease) publish(ctx context.Context, entries []handlers.OutboxEntry) err
 				// The marker stands amid the entry: it was written in a history
 				// with other batches, which the database has forgotten.
 				var err error
-				if e.Payload, err = cutPayload(e.Payload, announced, l.codec); err != nil {
+				if e.Payload, err = l.packer.cut(e.Payload, announced); err != nil {
 					return fmt.Errorf("offsets %d to %d: %w", e.From, e.To-1, err)
 				}
 			}

@@ -1,17 +1,33 @@
 package consumer
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"learnsink/handlers"
 )
 
-// The payload of an outbox entry: what one batch has to publish.
+// The payload of an outbox entry: what one batch has to publish, as the very
+// record batches that Kafka is to store.
+//
+//	byte    version, 2
+//	uint32  outputs
+//	uvarint source partition
+//	parcels up to the end, each:
+//	        text topic, uvarint how many partitions it has (0: not known), uvarint partition,
+//	        uvarint forms, each a record batch
+//
+// A text is its uvarint length and its bytes; a record batch tells its own
+// length. Record batches are nobody's and of no time until they are sent.
+//
+// Version 1 held outputs, to be packed at publication:
 //
 //	byte    version, 1
 //	byte    Kafka's number of the compression of the rest
@@ -19,9 +35,11 @@ import (
 //	uvarint outputs, each: uvarint topic, uvarint source partition, uvarint forms,
 //	        each form: key, value, uvarint headers, each a text and a value
 //
-// A text is its uvarint length and its bytes; a key or value is the uvarint
-// length + 1 and its bytes, 0 for null.
-const payloadVersion = 1
+// A key or value is the uvarint length + 1 and its bytes, 0 for null.
+const (
+	payloadOfOutputs = 1
+	payloadOfBatches = 2
+)
 
 // output is one record to publish. Where it is so large that it may not fit
 // its topic, smaller forms of it follow the first: the limit is the topic's
@@ -32,84 +50,342 @@ type output struct {
 	forms           []Message
 }
 
-// ladder returns an output with all its smaller forms where it is larger than
-// enough bytes, else alone.
-func ladder(o handlers.Output, enough int) output {
-	out := output{topic: o.Topic, sourcePartition: o.SourcePartition}
+// parcel is a run of outputs that go to one output partition: a record batch,
+// or the forms of one output, each a record batch.
+type parcel struct {
+	lane
+	partitions      int // of the topic, among which the lane was chosen; 0: they were not known
+	sourcePartition int
+	forms           [][]byte
+}
+
+// records is how many outputs a parcel holds.
+func (p *parcel) records() int { return int(binary.BigEndian.Uint32(p.forms[0][atCount:])) }
+
+func (p *parcel) size() (n int) {
+	for _, b := range p.forms {
+		n += len(b)
+	}
+	return n
+}
+
+// payload is one that has been read: of version 1 outputs, of version 2 parcels.
+type payload struct {
+	outputs []output
+	parcels []parcel
+}
+
+// packer packs outputs into payloads. It is safe for concurrent use.
+type packer struct {
+	codec   *compressor
+	topics  *outputTopics
+	benches sync.Pool // of *packing: its buffers grow to what a payload takes
+}
+
+// packing is a payload in the making.
+type packing struct {
+	packer  *packer
+	topics  []packedTopic
+	forms   []Message
+	payload []byte
+	outputs int
+	err     error // the first one
+}
+
+// packedTopic is an output topic as it was known when the packing began.
+type packedTopic struct {
+	name string
+	outputTopic
+	lanes []recordBatch // by partition
+}
+
+// begin begins the payload of a batch of one source partition. It asks no broker.
+func (p *packer) begin(sourcePartition int) *packing {
+	b, _ := p.benches.Get().(*packing)
+	if b == nil {
+		b = &packing{packer: p}
+	}
+	for i := range b.topics {
+		b.topics[i].renew(p.topics)
+	}
+	b.payload = append(b.payload[:0], payloadOfBatches, 0, 0, 0, 0) // outputs: end knows how many
+	b.payload = binary.AppendUvarint(b.payload, uint64(sourcePartition))
+	return b
+}
+
+func (b *packing) topic(name string) *packedTopic {
+	for i := range b.topics {
+		if b.topics[i].name == name {
+			return &b.topics[i]
+		}
+	}
+	b.topics = append(b.topics, packedTopic{name: name})
+	t := &b.topics[len(b.topics)-1]
+	t.renew(b.packer.topics)
+	return t
+}
+
+// renew takes what is known of the topic by now.
+func (t *packedTopic) renew(topics *outputTopics) {
+	t.outputTopic = topics.remembered(t.name)
+	if n := max(t.partitions, 1); n != len(t.lanes) {
+		t.lanes = make([]recordBatch, n)
+	}
+}
+
+// add takes an output, and keeps nothing of it. Where it is larger than what
+// fits its topic with room to spare, even should the limit come down to a
+// quarter, it takes its smaller forms along.
+func (b *packing) add(o handlers.Output) {
+	t := b.topic(o.Topic)
+	b.forms = b.forms[:0]
 	for more := true; more; o, more = o.Shrink() {
-		out.forms = append(out.forms, Message{Key: o.Key, Value: o.Value, Headers: o.Headers})
-		if out.forms[0].size() <= enough {
+		b.forms = append(b.forms, Message{Key: o.Key, Value: o.Value, Headers: o.Headers})
+		if b.forms[0].size() <= t.limit/4 {
 			break
 		}
 	}
-	return out
+	b.put(t, o.SourcePartition, b.forms)
 }
 
-func encodePayload(outputs []output, codec *compressor) ([]byte, error) {
+// put puts an output, in all its forms, into the next parcel of its lane.
+func (b *packing) put(t *packedTopic, sourcePartition int, forms []Message) {
+	b.outputs++
+	partition := t.partition(sourcePartition, forms[0].Key)
+	batch := &t.lanes[partition]
+	if len(forms) == 1 && batch.add(&forms[0], 0, t.limit) {
+		return
+	}
+	b.close(t, partition)
+	if len(forms) == 1 {
+		batch.add(&forms[0], 0, t.limit)
+		return
+	}
+	b.parcel(t, partition, len(forms))
+	for i := range forms {
+		batch.add(&forms[i], 0, t.limit)
+		b.seal(batch)
+	}
+}
+
+// close ends what a lane has gathered as a parcel.
+func (b *packing) close(t *packedTopic, partition int) {
+	if batch := &t.lanes[partition]; batch.count > 0 {
+		b.parcel(t, partition, 1)
+		b.seal(batch)
+	}
+}
+
+// parcel begins a parcel; its forms come next.
+func (b *packing) parcel(t *packedTopic, partition, forms int) {
+	p := appendText(b.payload, t.name)
+	p = binary.AppendUvarint(p, uint64(t.partitions))
+	p = binary.AppendUvarint(p, uint64(partition))
+	b.payload = binary.AppendUvarint(p, uint64(forms))
+}
+
+func (b *packing) seal(batch *recordBatch) {
+	payload, err := batch.seal(b.payload, b.packer.codec)
+	if err != nil {
+		b.err = err
+		return
+	}
+	b.payload = payload
+}
+
+// end returns the payload: nil where nothing was added.
+func (b *packing) end() ([]byte, error) {
+	for i := range b.topics {
+		for partition := range b.topics[i].lanes {
+			b.close(&b.topics[i], partition)
+		}
+	}
+	if b.err != nil {
+		return nil, b.err
+	}
+	var payload []byte
+	if b.outputs > 0 {
+		binary.BigEndian.PutUint32(b.payload[1:], uint32(b.outputs))
+		payload = bytes.Clone(b.payload)
+	}
+	b.outputs = 0
+	clear(b.forms[:cap(b.forms)])
+	b.packer.benches.Put(b)
+	return payload, nil
+}
+
+// repack returns the payload of outputs of one source partition, such as open returns.
+func (p *packer) repack(outputs []output) ([]byte, error) {
 	if len(outputs) == 0 {
 		return nil, nil
 	}
-	var topics []string
+	b := p.begin(outputs[0].sourcePartition)
 	for i := range outputs {
-		if !slices.Contains(topics, outputs[i].topic) {
-			topics = append(topics, outputs[i].topic)
-		}
+		b.put(b.topic(outputs[i].topic), outputs[i].sourcePartition, outputs[i].forms)
 	}
-	body := binary.AppendUvarint(nil, uint64(len(topics)))
-	for _, t := range topics {
-		body = appendText(body, t)
-	}
-	body = binary.AppendUvarint(body, uint64(len(outputs)))
-	for i := range outputs {
-		o := &outputs[i]
-		body = binary.AppendUvarint(body, uint64(slices.Index(topics, o.topic)))
-		body = binary.AppendUvarint(body, uint64(o.sourcePartition))
-		body = binary.AppendUvarint(body, uint64(len(o.forms)))
-		for f := range o.forms {
-			m := &o.forms[f]
-			body = appendOptional(body, m.Key)
-			body = appendOptional(body, m.Value)
-			body = binary.AppendUvarint(body, uint64(len(m.Headers)))
-			for _, h := range m.Headers {
-				body = appendText(body, h.Key)
-				body = appendOptional(body, h.Value)
-			}
-		}
-	}
-	payload, used, err := codec.compress([]byte{payloadVersion, 0}, body)
+	return b.end()
+}
+
+// cut returns the payload without the outputs of offsets below from.
+func (p *packer) cut(payload []byte, from int64) ([]byte, error) {
+	outputs, err := decodePayload(payload, &decompressor{})
 	if err != nil {
 		return nil, err
 	}
-	payload[1] = byte(used)
-	return payload, nil
+	rest := outputs[:0]
+	for i := range outputs {
+		offset, err := outputs[i].offset()
+		if err != nil {
+			return nil, err
+		}
+		if offset >= from {
+			rest = append(rest, outputs[i])
+		}
+	}
+	return p.repack(rest)
+}
+
+// offset is that of the row whose outcome the output tells.
+func (o *output) offset() (int64, error) {
+	id := outputID(o.forms[0].Headers)
+	offset, err := strconv.ParseInt(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("an output has the id %q: %w", id, ErrCorrupt)
+	}
+	return offset, nil
 }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func appendOptional(b, v []byte) []byte {
-	if v == nil {
-		return append(b, 0)
+// readPayload reads a payload, and checks the checksums of its batches but
+// opens none of them. Its errors mean that the outbox was written by another
+// version, or spoilt.
+func readPayload(b []byte, codec *decompressor) (p payload, err error) {
+	switch {
+	case len(b) == 0:
+		return p, nil
+	case b[0] == payloadOfOutputs:
+		p.outputs, err = decodeOutputs(b[1:], codec)
+	case b[0] == payloadOfBatches:
+		p, err = readParcels(b[1:])
+	default:
+		err = fmt.Errorf("version %d: this program reads versions %d and %d", b[0], payloadOfOutputs, payloadOfBatches)
 	}
-	return append(binary.AppendUvarint(b, uint64(len(v))+1), v...)
+	if err != nil {
+		return payload{}, fmt.Errorf("outbox payload: %w", err)
+	}
+	return p, nil
 }
 
-// decodePayload undoes encodePayload. Its errors mean that the outbox was
-// written by another version, or spoilt.
-func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
-	if len(payload) == 0 {
-		return nil, nil
+// readParcels reads a payload of version 2 from behind its version on.
+func readParcels(b []byte) (p payload, err error) {
+	if len(b) < 4 {
+		return p, ErrCorrupt
 	}
-	if len(payload) < 2 {
-		return nil, fmt.Errorf("outbox payload: %w", ErrCorrupt)
+	outputs := int64(binary.BigEndian.Uint32(b))
+	c := &payloadCursor{cursor{b: b[4:]}}
+	sourcePartition := c.number()
+	for len(c.b) > 0 && !c.bad {
+		parcel := parcel{lane: lane{topic: c.text()}, partitions: c.number(), sourcePartition: sourcePartition}
+		parcel.partition = c.number()
+		parcel.forms = make([][]byte, c.count())
+		for i := range parcel.forms {
+			parcel.forms[i] = c.batch()
+		}
+		if c.bad || len(parcel.forms) == 0 || len(parcel.forms) > 1 && parcel.records() != 1 {
+			return payload{}, ErrCorrupt
+		}
+		outputs -= int64(parcel.records())
+		p.parcels = append(p.parcels, parcel)
 	}
-	if payload[0] != payloadVersion {
-		return nil, fmt.Errorf("outbox payload of version %d: this program reads version %d", payload[0], payloadVersion)
+	if c.bad || outputs != 0 {
+		return payload{}, ErrCorrupt
 	}
-	body, err := codec.decompress(int(payload[1]), payload[2:], math.MaxInt32)
+	return p, nil
+}
+
+// open returns the outputs that a payload holds, in the order of their
+// offsets. limit is on what a record batch may decompress to.
+func (p *payload) open(codec *decompressor, limit int) ([]output, error) {
+	outputs := p.outputs
+	for i := range p.parcels {
+		held, err := p.parcels[i].open(codec, limit)
+		if err != nil {
+			return nil, fmt.Errorf("outbox payload: %w", err)
+		}
+		outputs = append(outputs, held...)
+	}
+	if len(p.parcels) < 2 {
+		return outputs, nil
+	}
+	// Within a lane they are in order.
+	offsets := make(map[*Message]int64, len(outputs)) // by the first form
+	for i := range outputs {
+		offset, err := outputs[i].offset()
+		if err != nil {
+			return nil, fmt.Errorf("outbox payload: %w", err)
+		}
+		offsets[&outputs[i].forms[0]] = offset
+	}
+	slices.SortStableFunc(outputs, func(a, b output) int { return cmp.Compare(offsets[&a.forms[0]], offsets[&b.forms[0]]) })
+	return outputs, nil
+}
+
+// open returns the outputs that a parcel holds, in order.
+func (p *parcel) open(codec *decompressor, limit int) (outputs []output, err error) {
+	set := recordSet{maxBytes: limit, codecs: codec}
+	var messages []Message
+	for _, batch := range p.forms {
+		before := len(messages)
+		set.fill(batch, nil)
+		for from := int64(0); ; {
+			chunk, ok, err := set.next(from)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				break
+			}
+			for i := range chunk.Records {
+				r := &chunk.Records[i]
+				messages = append(messages, Message{Key: r.Key, Value: r.Value, Headers: r.Headers})
+			}
+			from = chunk.Next
+		}
+		if len(messages)-before != p.records() {
+			return nil, corrupt("a parcel of %d records holds %d", p.records(), len(messages)-before)
+		}
+	}
+	if len(p.forms) > 1 {
+		return []output{{topic: p.topic, sourcePartition: p.sourcePartition, forms: messages}}, nil
+	}
+	outputs = make([]output, len(messages))
+	for i := range messages {
+		outputs[i] = output{topic: p.topic, sourcePartition: p.sourcePartition, forms: messages[i : i+1 : i+1]}
+	}
+	return outputs, nil
+}
+
+// decodePayload returns the outputs that a payload holds, in the order of
+// their offsets.
+func decodePayload(b []byte, codec *decompressor) ([]output, error) {
+	p, err := readPayload(b, codec)
 	if err != nil {
-		return nil, fmt.Errorf("outbox payload: %w", err)
+		return nil, err
+	}
+	return p.open(codec, math.MaxInt32)
+}
+
+// decodeOutputs reads a payload of version 1 from behind its version on.
+func decodeOutputs(b []byte, codec *decompressor) ([]output, error) {
+	if len(b) == 0 {
+		return nil, ErrCorrupt
+	}
+	body, err := codec.decompress(int(b[0]), b[1:], math.MaxInt32)
+	if err != nil {
+		return nil, err
 	}
 	c := &payloadCursor{cursor{b: body}}
 	topics := make([]string, c.count())
@@ -118,12 +394,11 @@ func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
 	}
 	outputs := make([]output, c.count())
 	for i := range outputs {
-		topic, partition := c.uvarint(), c.uvarint()
-		if topic >= uint64(len(topics)) || partition > math.MaxInt32 {
-			c.bad = true
-			break
+		topic, partition := c.uvarint(), c.number()
+		if topic >= uint64(len(topics)) {
+			return nil, ErrCorrupt
 		}
-		o := output{topic: topics[topic], sourcePartition: int(partition), forms: make([]Message, c.count())}
+		o := output{topic: topics[topic], sourcePartition: partition, forms: make([]Message, c.count())}
 		for f := range o.forms {
 			m := Message{Key: c.optional(), Value: c.optional()}
 			if n := c.count(); n > 0 {
@@ -134,38 +409,28 @@ func decodePayload(payload []byte, codec *decompressor) ([]output, error) {
 			}
 			o.forms[f] = m
 		}
-		if len(o.forms) == 0 {
-			c.bad = true
+		if c.bad || len(o.forms) == 0 {
+			return nil, ErrCorrupt
 		}
 		outputs[i] = o
 	}
 	if c.bad || len(c.b) > 0 {
-		return nil, fmt.Errorf("outbox payload: %w", ErrCorrupt)
+		return nil, ErrCorrupt
 	}
 	return outputs, nil
 }
 
-// cutPayload returns the payload without the outputs of offsets below from.
-func cutPayload(payload []byte, from int64, codec *compressor) ([]byte, error) {
-	outputs, err := decodePayload(payload, &decompressor{})
-	if err != nil {
-		return nil, err
-	}
-	rest := outputs[:0]
-	for _, o := range outputs {
-		id := outputID(o.forms[0].Headers)
-		offset, err := strconv.ParseInt(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("an output has the id %q: %w", id, ErrCorrupt)
-		}
-		if offset >= from {
-			rest = append(rest, o)
-		}
-	}
-	return encodePayload(rest, codec)
-}
-
 type payloadCursor struct{ cursor }
+
+// number reads one that an int32 holds.
+func (c *payloadCursor) number() int {
+	n := c.uvarint()
+	if n > math.MaxInt32 {
+		c.bad, c.b = true, nil
+		return 0
+	}
+	return int(n)
+}
 
 // count reads a number of things that take a byte each at least.
 func (c *payloadCursor) count() int {
@@ -188,4 +453,25 @@ func (c *payloadCursor) optional() []byte {
 		return v
 	}
 	return []byte{}
+}
+
+// batch reads a record batch: whole, of some records, nobody's.
+func (c *payloadCursor) batch() []byte {
+	if len(c.b) < batchHeader {
+		c.bad, c.b = true, nil
+		return nil
+	}
+	b := c.bytes(batchLengthEnd + int64(int32(binary.BigEndian.Uint32(c.b[atLength:]))))
+	if len(b) < batchHeader {
+		c.bad, c.b = true, nil
+		return nil
+	}
+	count := int32(binary.BigEndian.Uint32(b[atCount:]))
+	if b[atMagic] != 2 || binary.BigEndian.Uint16(b[atAttributes:])&^attrCompression != 0 ||
+		count < 1 || binary.BigEndian.Uint32(b[atLastOffsetDelta:]) != uint32(count-1) ||
+		binary.BigEndian.Uint32(b[atCRC:]) != checksum(b[:batchHeader], b[batchHeader:]) {
+		c.bad, c.b = true, nil
+		return nil
+	}
+	return b
 }

@@ -66,12 +66,10 @@ type pipeline struct {
 	publisher Publisher
 	offsets   Offsets
 	limits    pipelineLimits
-	codec     *compressor
-	// comfortable is outputLimits.comfortable.
-	comfortable func(topic string) int
-	metrics     *Metrics
-	progress    *progress
-	logger      zerolog.Logger
+	packer    *packer
+	metrics   *Metrics
+	progress  *progress
+	logger    zerolog.Logger
 }
 
 // pipelineLimits bound a pipeline.

@@ -404,7 +404,7 @@ func TestAnEntryThatTheMarkerCuts(t *testing.T) {
 			outputs = append(outputs, output{topic: "accepted", forms: []Message{{Headers: []handlers.Header{{Key: "ce_id", Value: fmt.Appendf(nil, "rows-0-%d", i)}}}}})
 		}
 		p := (&incarnation{world: w}).pipeline()
-		payload, err := encodePayload(outputs, p.codec)
+		payload, err := p.packer.repack(outputs)
 		if err != nil {
 			t.Fatal(err)
 		}

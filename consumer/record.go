@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"math/bits"
 	"time"
 
 	"learnsink/handlers"
@@ -27,7 +28,9 @@ const (
 	batchHeader    = 61 // bytes before the records
 	batchLengthEnd = 12 // bytes that the length does not count
 
+	atLength          = 8
 	atLeader          = 12
+	atMagic           = 16
 	atCRC             = 17
 	atAttributes      = 21
 	atLastOffsetDelta = 23
@@ -369,74 +372,101 @@ func (m *Message) size() int {
 	return n
 }
 
-// encodeBatch returns messages as one record batch of format v2. Its producer
-// id, epoch and sequence are -1: where a transaction is to hold it, patchBatch
-// puts them in.
-func encodeBatch(messages []Message, codec *compressor, now time.Time) ([]byte, error) {
-	if len(messages) == 0 || len(messages) > math.MaxInt32 {
-		return nil, fmt.Errorf("a record batch of %d messages", len(messages))
-	}
-	millis := func(m *Message) int64 {
-		if m.Timestamp.IsZero() {
-			return now.UnixMilli()
-		}
-		return m.Timestamp.UnixMilli()
-	}
-	first, latest, size := millis(&messages[0]), int64(math.MinInt64), 0
-	for i := range messages {
-		latest = max(latest, millis(&messages[i]))
-		size += messages[i].size()
-	}
-	body := make([]byte, 0, size)
-	record := make([]byte, 0, 1024)
-	for i := range messages {
-		m := &messages[i]
-		record = append(record[:0], 0) // attributes
-		record = binary.AppendVarint(record, millis(m)-first)
-		record = binary.AppendVarint(record, int64(i))
-		record = appendNullable(record, m.Key)
-		record = appendNullable(record, m.Value)
-		record = binary.AppendVarint(record, int64(len(m.Headers)))
-		for _, h := range m.Headers {
-			record = binary.AppendVarint(record, int64(len(h.Key)))
-			record = append(record, h.Key...)
-			record = appendNullable(record, h.Value)
-		}
-		body = binary.AppendVarint(body, int64(len(record)))
-		body = append(body, record...)
-	}
+// recordBatch is a record batch in the making. The zero value is empty.
+type recordBatch struct {
+	records       []byte
+	count         int
+	first, latest int64 // timestamps, in milliseconds
+}
 
-	batch := make([]byte, batchHeader, batchHeader+len(body))
-	batch, used, err := codec.compress(batch, body)
+// add takes a message, of a time in milliseconds. It reports false, and takes
+// nothing, where the batch would then be larger than limit bytes should it not
+// compress at all; a first message it takes whatever its size.
+func (b *recordBatch) add(m *Message, at int64, limit int) bool {
+	if b.count == 0 {
+		b.first, b.latest = at, at
+	}
+	delta, n := at-b.first, int64(b.count)
+	size := 1 + varintSize(delta) + varintSize(n) + nullableSize(m.Key) + nullableSize(m.Value) + varintSize(int64(len(m.Headers)))
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		size += varintSize(int64(len(h.Key))) + len(h.Key) + nullableSize(h.Value)
+	}
+	if b.count > 0 && batchHeader+len(b.records)+varintSize(int64(size))+size > limit {
+		return false
+	}
+	r := binary.AppendVarint(b.records, int64(size))
+	r = append(r, 0) // attributes
+	r = binary.AppendVarint(r, delta)
+	r = binary.AppendVarint(r, n)
+	r = appendNullable(r, m.Key)
+	r = appendNullable(r, m.Value)
+	r = binary.AppendVarint(r, int64(len(m.Headers)))
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		r = binary.AppendVarint(r, int64(len(h.Key)))
+		r = append(r, h.Key...)
+		r = appendNullable(r, h.Value)
+	}
+	b.records, b.latest, b.count = r, max(b.latest, at), b.count+1
+	return true
+}
+
+// seal appends the encoded batch to out and begins anew. The batch is
+// nobody's: patchBatch makes it a producer's.
+func (b *recordBatch) seal(out []byte, codec *compressor) ([]byte, error) {
+	start := len(out)
+	out, used, err := codec.compress(append(out, make([]byte, batchHeader)...), b.records)
 	if err != nil {
 		return nil, err
 	}
+	batch := out[start:]
 	if len(batch)-batchLengthEnd > math.MaxInt32 {
 		return nil, fmt.Errorf("a record batch of %d bytes", len(batch))
 	}
 	put := binary.BigEndian
-	put.PutUint32(batch[8:], uint32(len(batch)-batchLengthEnd))
-	put.PutUint32(batch[12:], math.MaxUint32) // leader epoch -1: the broker's to set
-	batch[16] = 2
+	put.PutUint32(batch[atLength:], uint32(len(batch)-batchLengthEnd))
+	put.PutUint32(batch[atLeader:], math.MaxUint32) // leader epoch -1: the broker's to set
+	batch[atMagic] = 2
 	put.PutUint16(batch[atAttributes:], uint16(used))
-	put.PutUint32(batch[atLastOffsetDelta:], uint32(len(messages)-1))
-	put.PutUint64(batch[atFirstTimestamp:], uint64(first))
-	put.PutUint64(batch[atMaxTimestamp:], uint64(latest))
-	put.PutUint32(batch[atCount:], uint32(len(messages)))
-	patchBatch(batch, -1, -1, -1, false)
-	return batch, nil
+	put.PutUint32(batch[atLastOffsetDelta:], uint32(b.count-1))
+	put.PutUint64(batch[atFirstTimestamp:], uint64(b.first))
+	put.PutUint64(batch[atMaxTimestamp:], uint64(b.latest))
+	put.PutUint32(batch[atCount:], uint32(b.count))
+	patchBatch(batch[:batchHeader], batch[batchHeader:], nobody, nobody, nobody, false)
+	b.records, b.count = b.records[:0], 0
+	return out, nil
 }
 
-// patchBatch puts a producer's identity into an encoded batch, and renews its checksum.
-func patchBatch(batch []byte, producerID int64, epoch int16, sequence int32, transactional bool) {
+// patchBatch puts a producer's identity into the head of an encoded batch, and
+// renews its checksum.
+func patchBatch(head, rest []byte, producerID int64, epoch int16, sequence int32, transactional bool) {
 	put := binary.BigEndian
-	put.PutUint64(batch[atProducerID:], uint64(producerID))
-	put.PutUint16(batch[atProducerEpoch:], uint16(epoch))
-	put.PutUint32(batch[atBaseSequence:], uint32(sequence))
+	put.PutUint64(head[atProducerID:], uint64(producerID))
+	put.PutUint16(head[atProducerEpoch:], uint16(epoch))
+	put.PutUint32(head[atBaseSequence:], uint32(sequence))
 	if transactional {
-		batch[atAttributes+1] |= attrTransactional
+		head[atAttributes+1] |= attrTransactional
 	}
-	put.PutUint32(batch[atCRC:], crc32.Checksum(batch[atAttributes:], castagnoli()))
+	put.PutUint32(head[atCRC:], checksum(head, rest))
+}
+
+// checksum of an encoded batch, which may be in two pieces.
+func checksum(head, rest []byte) uint32 {
+	return crc32.Update(crc32.Checksum(head[atAttributes:], castagnoli()), castagnoli(), rest)
+}
+
+// varintSize is how many bytes a zigzag varint takes.
+func varintSize(v int64) int {
+	return (bits.Len64(uint64(v<<1^v>>63)|1) + 6) / 7
+}
+
+// nullableSize is how many bytes appendNullable appends.
+func nullableSize(v []byte) int {
+	if v == nil {
+		return 1
+	}
+	return varintSize(int64(len(v))) + len(v)
 }
 
 func appendNullable(b, v []byte) []byte {

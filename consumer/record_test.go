@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"math/rand/v2"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +43,19 @@ func mustCompressor(t testing.TB, c Compression) *compressor {
 		t.Fatal(err)
 	}
 	return codec
+}
+
+// encodeBatch returns messages as one record batch.
+func encodeBatch(messages []Message, codec *compressor, now time.Time) ([]byte, error) {
+	var b recordBatch
+	for i := range messages {
+		at := now
+		if !messages[i].Timestamp.IsZero() {
+			at = messages[i].Timestamp
+		}
+		b.add(&messages[i], at.UnixMilli(), math.MaxInt)
+	}
+	return b.seal(nil, codec)
 }
 
 func mustEncode(t testing.TB, c Compression, messages ...Message) []byte {
@@ -214,7 +227,7 @@ func TestReadingPassesWhatHoldsNoRow(t *testing.T) {
 	three := mustEncode(t, NoCompression, Message{Value: []byte("a")}, Message{Value: []byte("b")}, Message{Value: []byte("c")})
 	txn := func(base, producer int64) []byte {
 		b := at(three, base)
-		patchBatch(b, producer, 0, 0, true)
+		patchBatch(b, nil, producer, 0, 0, true)
 		return b
 	}
 	marker := func(base, producer int64) []byte {
@@ -394,7 +407,7 @@ func TestManyHeadersComeInParts(t *testing.T) {
 
 func TestPatchedBatchesAreTransactional(t *testing.T) {
 	b := mustEncode(t, ZstdCompression, someMessages(5, 20)...)
-	patchBatch(b, 77, 3, 12, true)
+	patchBatch(b, nil, 77, 3, 12, true)
 	got, _, err := set(b).all(0)
 	if err != nil || len(got) != 20 {
 		t.Fatalf("%d records, %v", len(got), err)
@@ -405,38 +418,5 @@ func TestPatchedBatchesAreTransactional(t *testing.T) {
 	}
 	if batch.ProducerID != 77 || batch.ProducerEpoch != 3 || batch.FirstSequence != 12 || batch.Attributes&attrTransactional == 0 {
 		t.Errorf("%+v", batch)
-	}
-}
-
-func TestPayloadsDecodeToWhatTheyHold(t *testing.T) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
-		var want []output
-		for i, m := range someMessages(9, 200) {
-			m.Timestamp = time.Time{}
-			want = append(want, output{topic: fmt.Sprint("out", i%3), sourcePartition: i % 7, forms: []Message{m, {Key: m.Key}}[:1+i%2]})
-		}
-		payload, err := encodePayload(want, mustCompressor(t, c))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := decodePayload(payload, &decompressor{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !reflect.DeepEqual(want, got) {
-			t.Error("another payload")
-		}
-		undo := &decompressor{}
-		for n := 1; n < len(payload); n += 1 + len(payload)/97 {
-			if _, err := decodePayload(payload[:n], undo); err == nil {
-				t.Fatalf("cut at %d of %d: no error", n, len(payload))
-			}
-		}
-	}
-	if _, err := decodePayload([]byte{9, 0}, &decompressor{}); err == nil || !strings.Contains(err.Error(), "version 9") {
-		t.Error(err)
-	}
-	if payload, err := encodePayload(nil, mustCompressor(t, "")); payload != nil || err != nil {
-		t.Error(payload, err)
 	}
 }

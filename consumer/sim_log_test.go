@@ -116,7 +116,7 @@ func (l *simLog) mark(id int64, epoch int16, committed bool) {
 		panic(err)
 	}
 	raw[atAttributes+1] |= attrControl
-	patchBatch(raw, id, epoch, -1, true)
+	patchBatch(raw, nil, id, epoch, -1, true)
 	base := l.append(raw)
 	p := l.producer(id)
 	if !committed && p.first >= 0 {
@@ -292,7 +292,7 @@ func (s *simSender) run(rows int, within time.Duration) {
 					s.truth.write(s.log.append(raw), judged)
 					return
 				}
-				patchBatch(raw, s.id, s.epoch, s.next, true)
+				patchBatch(raw, nil, s.id, s.epoch, s.next, true)
 				base, code := s.log.produce(raw)
 				if code != 0 {
 					panic(code)

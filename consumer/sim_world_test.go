@@ -403,7 +403,7 @@ func (p *simProcess) consumer(partition int) *Consumer {
 		config: Config{Group: simGroup, Publish: w.publish, Batch: w.batch, Breaker: Breaker{Window: 10, Deleted: 0.5}}.orDefaults(),
 		client: client, store: simStore{part}, logger: zerolog.Nop(), metrics: w.metrics,
 		sources: map[string]*handlers.Source{simSource: w.source}, topics: []string{simSource},
-		codec: simCodec(), limits: &outputLimits{cluster: client},
+		packer: &packer{codec: simCodec(), topics: &outputTopics{cluster: client}},
 	}
 }
 

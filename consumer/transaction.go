@@ -1,7 +1,9 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,12 +45,32 @@ func newTransactionalPublisher(o outlet, group string, tp handlers.TopicPartitio
 // of each source partition are published. It never has a member.
 func MarkerGroup(group string) string { return group + ".published" }
 
-// producer is one session of a transactional id.
+// producer is one session of a transactional id; or nobody's.
 type producer struct {
 	transactionalID string
 	id              int64
 	epoch           int16
 	sequences       map[lane]int32 // the next one of each output partition
+}
+
+// nobody is the id, and the epoch, of the producer of what is no part of a
+// transaction: it has no sequences.
+const nobody = -1
+
+// sign makes an encoded batch the next one of the producer's in a lane, sent
+// at a time. All its records are of that time: what is packed is of none. The
+// batch itself stays as it is: a request that was given up may still be
+// reading it.
+func (p *producer) sign(l lane, batch []byte, at time.Time) wireBatch {
+	b := wireBatch{bytes.Clone(batch[:batchHeader]), batch[batchHeader:]}
+	binary.BigEndian.PutUint64(b.head[atFirstTimestamp:], uint64(at.UnixMilli()))
+	binary.BigEndian.PutUint64(b.head[atMaxTimestamp:], uint64(at.UnixMilli()))
+	if p.id == nobody {
+		patchBatch(b.head, b.rest, nobody, nobody, nobody, false)
+	} else {
+		patchBatch(b.head, b.rest, p.id, p.epoch, p.sequences[l], true)
+	}
+	return b
 }
 
 // Begin takes the transactional id over, and then reads the marker. In this
@@ -85,31 +107,20 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 	if session == nil {
 		return errNoSession
 	}
-	lanes, err := p.lanes(ctx, entries)
+	load, err := p.load(ctx, entries)
 	if err != nil {
 		return err
 	}
-	into := make([]lane, 0, len(lanes))
-	for l := range lanes {
-		into = append(into, l)
+	into := make([]lane, len(load))
+	for i, f := range load {
+		into[i] = f.lane
 	}
 	if len(into) > 0 { // else it is the marker alone
 		if err := p.cluster.addPartitions(ctx, session, into); err != nil {
 			return err
 		}
 	}
-	if err := p.send(ctx, lanes, func(ctx context.Context, round []*freight) map[lane]error {
-		for _, f := range round {
-			patchBatch(f.batch, session.id, session.epoch, session.sequences[f.lane], true)
-		}
-		_, errs := p.cluster.produce(ctx, session.transactionalID, batchesOf(round))
-		for _, f := range round {
-			if errs[f.lane] == nil {
-				session.advance(f.lane, f.taken)
-			}
-		}
-		return errs
-	}); err != nil {
+	if err := p.send(ctx, load, session); err != nil {
 		return err
 	}
 	marker := Marker{Known: true, Through: entries[len(entries)-1].To, Round: p.round}
@@ -125,6 +136,9 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 
 // advance moves a sequence on; after the largest int32 it goes on at 0.
 func (p *producer) advance(l lane, records int) {
+	if p.id == nobody {
+		return
+	}
 	p.sequences[l] = int32((int64(p.sequences[l]) + int64(records)) & (1<<31 - 1))
 }
 

@@ -22,11 +22,14 @@ type publishing struct {
 	group    string
 	tp       handlers.TopicPartition
 	accepted string
+	packer   *packer
 }
 
 func newPublishing(t *testing.T, cluster *kafkatest.Cluster) *publishing {
-	p := &publishing{cluster, newTestClient(t, cluster), kafkatest.Name("group"),
-		handlers.TopicPartition{Topic: cluster.Topic(t, "rows", 2)}, cluster.Topic(t, "accepted", 3)}
+	client := newTestClient(t, cluster)
+	p := &publishing{cluster, client, kafkatest.Name("group"),
+		handlers.TopicPartition{Topic: cluster.Topic(t, "rows", 2)}, cluster.Topic(t, "accepted", 3),
+		&packer{codec: mustCompressor(t, ZstdCompression), topics: &outputTopics{cluster: client}}}
 	until(t, "a new topic has its leaders, and a new group its coordinator", func() bool {
 		_, topic := p.client.StableOffsets(t.Context(), p.accepted)
 		_, group := p.client.marker(t.Context(), MarkerGroup(p.group), p.tp)
@@ -36,7 +39,7 @@ func newPublishing(t *testing.T, cluster *kafkatest.Cluster) *publishing {
 }
 
 func (p *publishing) publisher(t *testing.T) *transactionalPublisher {
-	o := outlet{cluster: p.client, codec: mustCompressor(t, ZstdCompression), limits: &outputLimits{cluster: p.client}}
+	o := outlet{cluster: p.client, codec: p.packer.codec, topics: p.packer.topics}
 	return newTransactionalPublisher(o, p.group, p.tp)
 }
 
@@ -50,7 +53,7 @@ func (p *publishing) entry(t *testing.T, from, to int64) handlers.OutboxEntry {
 			Headers: []handlers.Header{{Key: "ce_id", Value: fmt.Append(nil, offset)}},
 		}}})
 	}
-	payload, err := encodePayload(outputs, mustCompressor(t, ZstdCompression))
+	payload, err := p.packer.repack(outputs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -411,9 +411,8 @@ func (in *incarnation) pipeline() *pipeline {
 		limits: pipelineLimits{rows: 4, bytes: 1 << 20, linger: 5 * time.Millisecond, poll: 250 * time.Millisecond, reclaim: 10 * time.Second,
 			blocked: time.Minute, breaker: Breaker{}.orDefaults(),
 			quiet: time.Second, grace: 8 * time.Second, inFlight: 3},
-		codec:       mustCompressor(in.t, ZstdCompression),
-		comfortable: func(string) int { return 1 << 20 },
-		metrics:     NewMetrics(nil), progress: newProgress(tp0), logger: zerolog.Nop(),
+		packer:  &packer{codec: mustCompressor(in.t, ZstdCompression), topics: &outputTopics{}},
+		metrics: NewMetrics(nil), progress: newProgress(tp0), logger: zerolog.Nop(),
 	}
 }
 
