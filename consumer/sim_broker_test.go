@@ -98,7 +98,7 @@ func newSimBrokers(w *simWorld) *simBrokers {
 	b := &simBrokers{
 		world: w, limit: 1 << 20, cleanup: "delete", logs: map[lane]*simLog{}, transactions: map[string]*simTransaction{},
 		offsets: map[string]map[handlers.TopicPartition]simOffset{}, members: map[string]bool{}, overtaken: map[handlers.TopicPartition]bool{},
-		topics: map[string]int{simSource: w.partitions, simAccepted: 2, simDeadLetter: 1},
+		topics: map[string]int{simSource: w.partitions},
 	}
 	for topic, n := range b.topics {
 		for p := range n {

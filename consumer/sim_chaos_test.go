@@ -84,6 +84,14 @@ func (w *simWorld) meddle() {
 		w.week()
 	case dice < 89:
 		w.do("the topics' limit changes", func() { w.brokers.limit = 2500 + (1<<20-2500)*w.rand.IntN(2) })
+	case dice < 92:
+		topic := []string{simAccepted, simDeadLetter}[w.rand.IntN(2)]
+		w.do("an output topic grows", func() {
+			if w.brokers.topics[topic] < 5 {
+				w.came("kafka: an output topic has grown")
+				w.growTopic(topic)
+			}
+		})
 	default: // things just go on
 	}
 }

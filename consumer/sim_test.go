@@ -97,7 +97,7 @@ func simHappens() []string {
 		"database: an idle transaction is rolled back", "database: no catalogue", "database: stale facts", "database: went back",
 		"group: offset moved by a tool", "group: rebalance",
 		"kafka: a batch too large", "kafka: a committed offset has expired", "kafka: a fenced producer", "kafka: a repeated batch",
-		"kafka: a stale OffsetFetch", "kafka: a transaction timed out", "kafka: an open transaction is taken over",
+		"kafka: a stale OffsetFetch", "kafka: a transaction timed out", "kafka: an open transaction is taken over", "kafka: an output topic has grown",
 		"operator: pause", "operator: position forward", "operator: position republish", "operator: position silent",
 		"operator: resume after breaker", "operator: resume after paused",
 		"process: asleep", "process: crash",
@@ -181,12 +181,17 @@ func (w *simWorld) build(t *testing.T) {
 		tp := handlers.TopicPartition{Topic: simSource, Partition: n}
 		w.truths[tp] = &simTruth{tp: tp, order: map[lane]*simOrder{}}
 	}
-	for _, topic := range []string{simAccepted, simDeadLetter} {
-		for p := range w.brokers.topics[topic] {
-			l := lane{topic, p}
-			w.lanes, w.readers = append(w.lanes, l), append(w.readers, newSimReader(w.brokers.logs[l]))
-		}
+	for _, topic := range []string{simAccepted, simAccepted, simDeadLetter} {
+		w.growTopic(topic)
 	}
+}
+
+// growTopic adds a partition to an output topic, and a reader of it.
+func (w *simWorld) growTopic(topic string) {
+	l := lane{topic, w.brokers.topics[topic]}
+	w.brokers.topics[topic]++
+	w.brokers.logs[l] = newSimLog()
+	w.lanes, w.readers = append(w.lanes, l), append(w.readers, newSimReader(w.brokers.logs[l]))
 }
 
 // stillWorld is one of one partition in which nothing goes wrong by itself: for

@@ -11,6 +11,7 @@ const (
 	fetchFile    = "consumer/fetch.go"
 	record       = "consumer/record.go"
 	transaction  = "consumer/transaction.go"
+	publisher    = "consumer/publisher.go"
 )
 
 var (
@@ -131,7 +132,7 @@ var mutants = []mutant{
 		{transaction, "	if err := p.cluster.endTransaction(ctx, session); err != nil {\n		return err\n	}\n", "	_ = p.cluster.endTransaction(ctx, session)\n"},
 	}},
 	{"sequence-not-advanced", "every batch of a session has the same sequence", simulation, []edit{
-		{transaction, "				session.advance(f.lane, f.taken)\n", ""},
+		{publisher, "				from.advance(f.lane, f.taken)\n", ""},
 	}},
 	{"marker-gone-is-nothing-published", "a marker that has expired is not looked for in the outputs", simulation, []edit{
 		{leaseFile, "		if marker.Through, err = l.publisher.Find(ctx, entries); err != nil {\n			return err\n		}\n", ""},
@@ -152,6 +153,9 @@ var mutants = []mutant{
 	}},
 	{"publication-out-of-turn", "a batch does not wait for the one before it to be published", simulation, []edit{
 		{leaseFile, "	if err := await(ctx, before.published); err != nil {\n		return err\n	}\n", ""},
+	}},
+	{"packed-for-another-topic", "batches go where they were packed for, whatever number of partitions the topic has by now", test("consumer", "^TestATopicThatHasGrown$"), []edit{
+		{publisher, "		packed = packed && t.partitions == p.parcels[i].partitions\n", "		_ = t\n"},
 	}},
 	{"aborted-rows-are-rows", "what a sender has aborted is applied", simulation, []edit{
 		{record, "	case attributes&attrTransactional != 0 && dead:\n", "	case attributes&attrTransactional != 0 && dead && base < 0:\n"},
