@@ -272,14 +272,13 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 			Decisions: decisions, FactsVersion: facts.Version,
 		}
 		decided.Encode = func(settled []handlers.Decision) (_ []byte, err error) {
-			packing := l.packer.begin(l.tp.Partition)
-			rejectedAt := time.Now()
+			packing, outputs := l.packer.begin(l.tp.Partition), handlers.NewOutputs(l.source, time.Now())
 			silent := l.announced.Load()
 			for i := range settled {
 				if settled[i].Record.Offset < silent {
 					continue
 				}
-				if o, ok := settled[i].Output(l.source, rejectedAt); ok {
+				if o, ok := outputs.Of(&settled[i]); ok {
 					packing.add(o)
 				}
 			}
