@@ -192,7 +192,7 @@ func (c *chart) svg() string {
 // linearTicks are round numbers from 0 to the most and beyond.
 func linearTicks(most float64) (ticks []float64) {
 	step := math.Pow(10, math.Floor(math.Log10(most)))
-	for _, part := range []float64{0.1, 0.2, 0.5, 1} {
+	for _, part := range []float64{0.2, 0.5, 1, 2} {
 		if most/(step*part) <= 6 {
 			step *= part
 			break

@@ -367,8 +367,10 @@ func (b *bench) send(ctx context.Context, build build, l load, take func(result)
 			for i, record := range records {
 				messages[i] = kafka.Message{Key: record.key, Value: record.value}
 			}
-			writer := &kafka.Writer{Addr: kafka.TCP(strings.Split(b.brokers, ",")...), Topic: topic, Balancer: kafka.Murmur2Balancer{}, BatchSize: 2_000, BatchTimeout: 5 * time.Millisecond,
-				RequiredAcks: kafka.RequireAll, Compression: codec}
+			transport := &kafka.Transport{} // the default one remembers for seconds which topics there are
+			defer transport.CloseIdleConnections()
+			writer := &kafka.Writer{Transport: transport, Addr: kafka.TCP(strings.Split(b.brokers, ",")...), Topic: topic,
+				Balancer: kafka.Murmur2Balancer{}, BatchSize: 2_000, BatchTimeout: 5 * time.Millisecond, RequiredAcks: kafka.RequireAll, Compression: codec}
 			before, started := ownCPU(), time.Now()
 			for len(messages) > 0 {
 				n := min(len(messages), 20_000)
