@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"math"
-	"sort"
 	"time"
 )
 
@@ -42,7 +41,15 @@ func newClocks(loc *time.Location) *clocks {
 
 // period returns which period holds the instant; behind the last one: none does.
 func (c *clocks) period(unix int64) int {
-	return sort.Search(len(c.periods), func(i int) bool { return unix < c.periods[i].end })
+	low, high := 0, len(c.periods)
+	for low < high {
+		if middle := (low + high) / 2; unix < c.periods[middle].end {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return low
 }
 
 // instant returns the instant at which the clocks show wall: what localInstant

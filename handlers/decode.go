@@ -113,7 +113,8 @@ func (r *Rules) Decode(rec *Record, eventTime time.Time) (w Row) {
 
 // DecodeInto is Decode into a row of a batch: rows are too large to be copied about.
 func (r *Rules) DecodeInto(w *Row, rec *Record, eventTime time.Time) {
-	*w = Row{rules: r, record: rec, eventTime: eventTime}
+	*w = Row{}
+	w.rules, w.record, w.eventTime = r, rec, eventTime
 	switch {
 	case len(rec.Value) == 0 && r.ignoreTombstones:
 		w.ignored = true

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"encoding/binary"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,25 +12,34 @@ import (
 // whatever folds to one, become lower case. Logins, e-mails and GUIDs are
 // compared by it.
 func Fold(s string) string {
-	upper := false
-	for i := range len(s) {
+	var most [64]byte // it may be longer
+	folded, changed := most[:0], uint64(0)
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		v := eight(s, i)
+		if v&high != 0 {
+			return strings.Map(foldRune, s)
+		}
+		// Addition carries into the high bit of bytes from 'A' on, less those beyond 'Z'.
+		upper := (v + each*(0x80-'A')) &^ (v + each*(0x7f-'Z')) & high
+		changed |= upper
+		folded = binary.LittleEndian.AppendUint64(folded, v|upper>>2) // 0x80>>2 is what makes it lower case
+	}
+	for ; i < len(s); i++ {
 		c := s[i]
 		if c >= utf8.RuneSelf {
 			return strings.Map(foldRune, s)
 		}
-		upper = upper || 'A' <= c && c <= 'Z'
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+			changed = 1
+		}
+		folded = append(folded, c)
 	}
-	if !upper {
+	if changed == 0 {
 		return s
 	}
-	var most [maxText]byte // no login, e-mail or GUID is longer, where it is of ASCII
-	b := append(most[:0], s...)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
+	return string(folded)
 }
 
 // foldRune returns the representative of r's folding orbit: the lower case of

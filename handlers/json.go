@@ -324,17 +324,15 @@ func digitsTo(s string, i int) int {
 // plainTo returns where s, from i on, first has what a JSON string cannot hold
 // as it is: a quote, a backslash or a control character; len(s): nowhere.
 func plainTo(s string, i int) int {
-	const each, high = 0x0101010101010101, 0x8080808080808080
 	for ; i+8 <= len(s); i += 8 {
-		// Eight bytes at once, the first one lowest. Subtraction borrows into a
-		// byte's high bit where the byte is less than what is taken from it;
-		// a borrow may reach on into later bytes, so only the first hit is one.
-		v := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		// Subtraction borrows into a byte's high bit where the byte is less
+		// than what is taken from it. A borrow may reach on into later bytes:
+		// only the first hit is sure to be one.
+		v := eight(s, i)
 		quote, backslash := v^each*'"', v^each*'\\'
-		hit := ((v-each*0x20)&^v | (quote-each)&^quote | (backslash-each)&^backslash) & high
-		if hit != 0 {
-			return i + bits.TrailingZeros64(hit)/8
+		hits := ((v-each*0x20)&^v | (quote-each)&^quote | (backslash-each)&^backslash) & high
+		if hits != 0 {
+			return i + bits.TrailingZeros64(hits)/8
 		}
 	}
 	for ; i < len(s); i++ {
@@ -343,6 +341,17 @@ func plainTo(s string, i int) int {
 		}
 	}
 	return i
+}
+
+// For texts that are read eight bytes at once: each, times a byte, is that
+// byte eight times; high is the high bit of each.
+const each, high = 0x0101010101010101, 0x8080808080808080
+
+// eight returns the bytes of s from i on, the first one lowest.
+func eight(s string, i int) uint64 {
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // appendString appends s, which is valid UTF-8, as a JSON string.
