@@ -159,10 +159,13 @@ func (w *Row) scan(s string) bool {
 		default:
 			seen |= 1 << i
 		}
-		_, ignored := r.ignoredColumns[name]
-		ignored = ignored || known && r.table.columns[i].kind == kindIgnored
-		known = known && (r.listed == nil || r.listed[i])
-		if ignored || !known && r.ignoreUnknown {
+		known = known && (r.listed == nil || r.listed[i]) // which no column of ignoredColumns is
+		ignored := known && r.table.columns[i].kind == kindIgnored
+		if !known {
+			_, ignored = r.ignoredColumns[name]
+			ignored = ignored || r.ignoreUnknown
+		}
+		if ignored {
 			if !p.skip() {
 				return false
 			}

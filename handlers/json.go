@@ -31,7 +31,7 @@ type scanner struct {
 }
 
 func (p *scanner) space() {
-	for p.i < len(p.s) {
+	for p.i < len(p.s) && p.s[p.i] <= ' ' {
 		switch p.s[p.i] {
 		case ' ', '\t', '\n', '\r':
 			p.i++
