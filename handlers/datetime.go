@@ -71,8 +71,8 @@ type dateTimeFormat struct {
 // formatStep reads one separator or one part.
 type formatStep struct {
 	separator byte // 0: a part
-	part      int
-	digits    int // 4 or 2; 1: one or two
+	part      uint8
+	digits    uint8 // 4 or 2; 1: one or two
 }
 
 // compileDateTimeFormat compiles a format of rules.md. defaultTime holds
@@ -99,7 +99,7 @@ func compileDateTimeFormat(format string, defaultTime civil, clocks *clocks) (*d
 			return nil, invalid
 		}
 		seen[part] = true
-		f.steps = append(f.steps, formatStep{part: part, digits: digits})
+		f.steps = append(f.steps, formatStep{part: uint8(part), digits: uint8(digits)})
 		rest = rest[digits:]
 	}
 	if !seen[partYear] || !seen[partMonth] || !seen[partDay] {
@@ -145,7 +145,7 @@ func (f *dateTimeFormat) read(i int, text string, c civil) (civil, bool) {
 			text = text[1:]
 			continue
 		}
-		v, rest, ok := takeDigits(text, max(step.digits, 2))
+		v, rest, ok := takeDigits(text, int(max(step.digits, 2)))
 		if step.digits == 1 {
 			if ok {
 				longer := c

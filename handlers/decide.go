@@ -11,7 +11,7 @@ func (r *Rules) Decide(w *Row, f *Facts) (d Decision) {
 // DecideAll decides rows, each by itself. What it returns shares memory.
 func (r *Rules) DecideAll(rows []Row, f *Facts) []Decision {
 	decisions := make([]Decision, len(rows))
-	typed := slab[TrackingRow]{chunk: min(len(rows), 100)}
+	typed := slab[TrackingRow]{chunk: min(len(rows), 64)}
 	for i := range rows {
 		rows[i].decide(&decisions[i], f, &typed)
 	}

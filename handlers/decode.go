@@ -419,13 +419,15 @@ func (w *Row) intact(columns ...int) bool { return w.anyGiven(columns...) && !w.
 // trackingReferences folds what a tracking row refers to.
 func (w *Row) trackingReferences() {
 	f := &w.fields
+	folded := [...]string{f[colCandidateLogin].text, f[colCandidateEmail].text, f[colLovGUID].text, f[colSessionGUID].text}
+	foldAll(&folded)
 	if w.intact(colCandidateLogin, colCandidateRefNumber, colCandidateEmail) {
-		w.learner = LearnerRef{Fold(f[colCandidateLogin].text), f[colCandidateRefNumber].text, Fold(f[colCandidateEmail].text)}
+		w.learner = LearnerRef{folded[0], f[colCandidateRefNumber].text, folded[1]}
 	}
 	if w.intact(colLovCode, colLovGUID) {
-		w.lovGUID = Fold(f[colLovGUID].text)
+		w.lovGUID = folded[2]
 	}
-	w.session.guid = Fold(f[colSessionGUID].text)
+	w.session.guid = folded[3]
 }
 
 // interventionMandatory says which mandatory columns are empty, column by column.

@@ -13,33 +13,57 @@ import (
 // compared by it.
 func Fold(s string) string {
 	var most [64]byte // it may be longer
-	folded, changed := most[:0], uint64(0)
-	i := 0
+	folded, changed := appendFolded(most[:0], s)
+	if !changed {
+		return s
+	}
+	return string(folded)
+}
+
+// foldAll folds several texts, which then share memory.
+func foldAll(texts *[4]string) {
+	var most [256]byte // they may be longer
+	var ends [len(texts)]int
+	all, changed := most[:0], false
+	for i, s := range texts {
+		var c bool
+		all, c = appendFolded(all, s)
+		ends[i], changed = len(all), changed || c
+	}
+	if !changed {
+		return
+	}
+	folded, from := string(all), 0
+	for i, end := range ends {
+		texts[i], from = folded[from:end], end
+	}
+}
+
+// appendFolded appends Fold(s), and tells whether it may be another text than s.
+func appendFolded(dst []byte, s string) (_ []byte, changed bool) {
+	from, hits, i := len(dst), uint64(0), 0
 	for ; i+8 <= len(s); i += 8 {
 		v := eight(s, i)
 		if v&high != 0 {
-			return strings.Map(foldRune, s)
+			return append(dst[:from], strings.Map(foldRune, s)...), true
 		}
 		// Addition carries into the high bit of bytes from 'A' on, less those beyond 'Z'.
 		upper := (v + each*(0x80-'A')) &^ (v + each*(0x7f-'Z')) & high
-		changed |= upper
-		folded = binary.LittleEndian.AppendUint64(folded, v|upper>>2) // 0x80>>2 is what makes it lower case
+		hits |= upper
+		dst = binary.LittleEndian.AppendUint64(dst, v|upper>>2) // 0x80>>2 is what makes it lower case
 	}
 	for ; i < len(s); i++ {
 		c := s[i]
 		if c >= utf8.RuneSelf {
-			return strings.Map(foldRune, s)
+			return append(dst[:from], strings.Map(foldRune, s)...), true
 		}
 		if 'A' <= c && c <= 'Z' {
 			c += 'a' - 'A'
-			changed = 1
+			hits = 1
 		}
-		folded = append(folded, c)
+		dst = append(dst, c)
 	}
-	if changed == 0 {
-		return s
-	}
-	return string(folded)
+	return dst, hits != 0
 }
 
 // foldRune returns the representative of r's folding orbit: the lower case of

@@ -38,6 +38,7 @@ func TestFoldIsEqualFold(t *testing.T) {
 func FuzzFold(f *testing.F) {
 	f.Add("Ines.Lopez", "INES.LOPEZ")
 	f.Add("ſ", "S")
+	f.Add("0123456789ABCDEF@", "0123456é89[`{Zz")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		a, b = strings.ToValidUTF8(a, ""), strings.ToValidUTF8(b, "")
 		if (Fold(a) == Fold(b)) != strings.EqualFold(a, b) {
@@ -45,6 +46,11 @@ func FuzzFold(f *testing.F) {
 		}
 		if Fold(Fold(a)) != Fold(a) {
 			t.Errorf("Fold(%q) is not folded", a)
+		}
+		all := [...]string{a, b, a + b, ""}
+		foldAll(&all)
+		if want := [...]string{Fold(a), Fold(b), Fold(a + b), ""}; all != want {
+			t.Errorf("folded together %q, want %q", all, want)
 		}
 	})
 }

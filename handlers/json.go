@@ -324,16 +324,17 @@ func digitsTo(s string, i int) int {
 // plainTo returns where s, from i on, first has what a JSON string cannot hold
 // as it is: a quote, a backslash or a control character; len(s): nowhere.
 func plainTo(s string, i int) int {
+	from := i
 	for ; i+8 <= len(s); i += 8 {
-		// Subtraction borrows into a byte's high bit where the byte is less
-		// than what is taken from it. A borrow may reach on into later bytes:
-		// only the first hit is sure to be one.
-		v := eight(s, i)
-		quote, backslash := v^each*'"', v^each*'\\'
-		hits := ((v-each*0x20)&^v | (quote-each)&^quote | (backslash-each)&^backslash) & high
-		if hits != 0 {
+		if hits := special(eight(s, i)); hits != 0 {
 			return i + bits.TrailingZeros64(hits)/8
 		}
+	}
+	if last := len(s) - 8; from <= last { // in which is what is left, and the plain bytes before it
+		if hits := special(eight(s, last)); hits != 0 {
+			return last + bits.TrailingZeros64(hits)/8
+		}
+		return len(s)
 	}
 	for ; i < len(s); i++ {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
@@ -341,6 +342,15 @@ func plainTo(s string, i int) int {
 		}
 	}
 	return i
+}
+
+// special returns the high bit of every byte of v that is a quote, a backslash
+// or a control character. Subtraction borrows into it where the byte is less
+// than what is taken from it. A borrow may reach on into later bytes: only the
+// first hit is sure to be one.
+func special(v uint64) uint64 {
+	quote, backslash := v^each*'"', v^each*'\\'
+	return ((v-each*0x20)&^v | (quote-each)&^quote | (backslash-each)&^backslash) & high
 }
 
 // For texts that are read eight bytes at once: each, times a byte, is that

@@ -104,7 +104,8 @@ func (m *Outputs) event(d *Decision) Output {
 	default:
 		m.header("ce_type", append(m.text, "learnsink.tracking.upserted"...))
 	}
-	m.header("ce_time", appendTime(m.text, d.EventTime))
+	at := m.take(appendTime(m.text, d.EventTime))
+	m.headers = append(m.headers, Header{"ce_time", at})
 	if t := d.Tracking; t != nil {
 		registration := strconv.AppendInt(m.text, t.RegistrationID, 10)
 		m.header("ce_subject", strconv.AppendInt(append(registration, '/'), t.LearningObjectID, 10))
@@ -113,7 +114,7 @@ func (m *Outputs) event(d *Decision) Output {
 	}
 	m.header("content-type", append(m.text, "application/json"...))
 	return Output{Topic: m.source.AcceptedTopic, SourcePartition: rec.Partition, Key: rec.Key,
-		Value: m.take(d.appendEvent(m.text)), Headers: m.headers, own: own}
+		Value: m.take(d.appendEvent(m.text, at)), Headers: m.headers, own: own}
 }
 
 // deadLetter is the input's key, value and own headers, byte for byte, and
@@ -240,8 +241,8 @@ func (d *Decision) Operation() string {
 	return "upsert"
 }
 
-// appendEvent appends the value of the accepted event.
-func (d *Decision) appendEvent(dst []byte) []byte {
+// appendEvent appends the value of the accepted event; at is the event's time, in text.
+func (d *Decision) appendEvent(dst, at []byte) []byte {
 	dst = appendString(append(dst, `{"version":1,"action":`...), string(d.Rules.action))
 	dst = appendString(append(dst, `,"operation":`...), d.Operation())
 	if t := d.Tracking; t != nil {
@@ -268,7 +269,7 @@ func (d *Decision) appendEvent(dst []byte) []byte {
 	dst = appendString(append(dst, `],"source":{"topic":`...), rec.Topic)
 	dst = appendInt(append(dst, `,"partition":`...), int64(rec.Partition))
 	dst = appendInt(append(dst, `,"offset":`...), rec.Offset)
-	dst = appendInstant(append(dst, `,"timestamp":`...), d.EventTime)
+	dst = append(append(append(dst, `,"timestamp":"`...), at...), '"')
 	if v, ok := rec.Header("ce_id"); ok && len(v) > 0 {
 		dst = appendString(append(dst, `,"id":`...), headerText(v))
 	}
@@ -407,23 +408,18 @@ func appendTime(dst []byte, t time.Time) []byte {
 	t = t.UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()
-	dst = append(appendTwo(appendTwo(dst, year/100), year%100), '-')
-	dst = append(appendTwo(dst, int(month)), '-')
-	dst = append(appendTwo(dst, day), 'T')
-	dst = append(appendTwo(dst, hour), ':')
-	dst = append(appendTwo(dst, minute), ':')
-	dst = appendTwo(dst, second)
+	dst = append(dst, digit(year/1000), digit(year/100), digit(year/10), digit(year), '-',
+		digit(int(month)/10), digit(int(month)), '-', digit(day/10), digit(day), 'T',
+		digit(hour/10), digit(hour), ':', digit(minute/10), digit(minute), ':', digit(second/10), digit(second))
 	if nanos := t.Nanosecond(); nanos != 0 {
 		dst = append(dst, '.')
 		for unit := int(1e8); nanos > 0; unit /= 10 {
-			dst = append(dst, '0'+byte(nanos/unit))
+			dst = append(dst, digit(nanos/unit))
 			nanos %= unit
 		}
 	}
 	return append(dst, 'Z')
 }
 
-// appendTwo appends a number below 100 in two digits.
-func appendTwo(dst []byte, n int) []byte {
-	return append(dst, '0'+byte(n/10), '0'+byte(n%10))
-}
+// digit is the last decimal digit of n.
+func digit(n int) byte { return '0' + byte(n%10) }
