@@ -52,7 +52,7 @@ func NewClient(c Connection) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	codec, err := newCompressor(ZstdCompression)
+	codec, err := newCompressor("")
 	if err != nil {
 		return nil, err
 	}

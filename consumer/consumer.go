@@ -71,7 +71,7 @@ type Config struct {
 	Publish Publish
 	// Breaker stops a partition before a flood of rejections or deletions.
 	Breaker Breaker
-	// Compression of what is written. Default: zstd.
+	// Compression of what is written. Default: snappy.
 	Compression Compression
 	// SessionTimeout is how long after its last heartbeat a member that died
 	// keeps its partitions. Default: 10 s.

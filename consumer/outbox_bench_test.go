@@ -112,7 +112,7 @@ func BenchmarkOutbox(b *testing.B) {
 	for i := range decisions {
 		outputs[i], _ = decisions[i].Output(source, time.Time{})
 	}
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		for _, partitions := range []int{1, 4, 12} {
 			name := fmt.Sprintf("%s to %d/", c, partitions)
 			cluster := &deafCluster{partitions: partitions}

@@ -10,7 +10,7 @@ import (
 // FuzzPayload: what is no payload is an error, what is one can be packed
 // again, and comes out the same.
 func FuzzPayload(f *testing.F) {
-	for i, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for i, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		outputs := someOutputs(uint64(i), 3)
 		payload, err := packerFor(f, c, i, 2000).repack(outputs)
 		if err != nil {

@@ -80,7 +80,7 @@ func packerFor(t testing.TB, c Compression, partitions, limit int) *packer {
 }
 
 func TestPayloadsHoldWhatWasPacked(t *testing.T) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		for _, partitions := range []int{0, 1, 5} {
 			t.Run(fmt.Sprint(c, " for ", partitions), func(t *testing.T) {
 				want := someOutputs(9, 200)
@@ -134,7 +134,7 @@ func TestPayloadsHoldWhatWasPacked(t *testing.T) {
 // TestPayloadsOfVersion1 can be read, and cut: an outbox may hold some when a
 // newer program takes over.
 func TestPayloadsOfVersion1(t *testing.T) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		want := someOutputs(10, 100)
 		payload := encodeOutputs(t, want, mustCompressor(t, c))
 		got, err := decodePayload(payload, &decompressor{})

@@ -24,7 +24,7 @@ const fuzzCap = 1 << 20 // on what a batch may decompress to
 // promises about itself checked here (both read the same, or both refuse), and
 // kafka-go's and kgo's where ours reads (they refuse less, or other things).
 func FuzzRecordSet(f *testing.F) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		f.Add(at(mustEncode(f, c, someMessages(2, 5)...), 10), int64(0), true)
 	}
 	two := append(mustEncode(f, NoCompression, someMessages(4, 3)...), at(mustEncode(f, ZstdCompression, someMessages(6, 2)...), 3)...)

@@ -134,7 +134,7 @@ func same(t *testing.T, want, got []handlers.Record) {
 }
 
 func TestEncodedBatchesDecodeToWhatTheyHold(t *testing.T) {
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		for _, n := range []int{1, 2, 100, 12_000} {
 			t.Run(fmt.Sprint(c, n), func(t *testing.T) {
 				messages := someMessages(uint64(n), n)
@@ -155,7 +155,7 @@ func TestEncodedBatchesDecodeToWhatTheyHold(t *testing.T) {
 // Another client's eyes on what we write.
 func TestEncodedBatchesAreWhatOtherClientsRead(t *testing.T) {
 	messages := someMessages(7, 300)
-	for _, c := range []Compression{NoCompression, LZ4Compression, ZstdCompression} {
+	for _, c := range []Compression{NoCompression, SnappyCompression, LZ4Compression, ZstdCompression} {
 		raw := at(mustEncode(t, c, messages...), 40)
 		theirs, err := franz(raw, 0)
 		if err != nil {

@@ -29,7 +29,7 @@ func newPublishing(t *testing.T, cluster *kafkatest.Cluster) *publishing {
 	client := newTestClient(t, cluster)
 	p := &publishing{cluster, client, kafkatest.Name("group"),
 		handlers.TopicPartition{Topic: cluster.Topic(t, "rows", 2)}, cluster.Topic(t, "accepted", 3),
-		&packer{codec: mustCompressor(t, ZstdCompression), topics: &outputTopics{cluster: client}}}
+		&packer{codec: mustCompressor(t, ""), topics: &outputTopics{cluster: client}}}
 	until(t, "a new topic has its leaders, and a new group its coordinator", func() bool {
 		_, topic := p.client.StableOffsets(t.Context(), p.accepted)
 		_, group := p.client.marker(t.Context(), MarkerGroup(p.group), p.tp)

@@ -411,7 +411,7 @@ func (in *incarnation) pipeline() *pipeline {
 		limits: pipelineLimits{rows: 4, bytes: 1 << 20, linger: 5 * time.Millisecond, poll: 250 * time.Millisecond, reclaim: 10 * time.Second,
 			blocked: time.Minute, breaker: Breaker{}.orDefaults(),
 			quiet: time.Second, grace: 8 * time.Second, inFlight: 3},
-		packer:  &packer{codec: mustCompressor(in.t, ZstdCompression), topics: &outputTopics{}},
+		packer:  &packer{codec: mustCompressor(in.t, ""), topics: &outputTopics{}},
 		metrics: NewMetrics(nil), progress: newProgress(tp0), logger: zerolog.Nop(),
 	}
 }
