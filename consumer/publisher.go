@@ -61,6 +61,7 @@ type cluster interface {
 	initProducer(ctx context.Context, transactionalID string) (*producer, error)
 	marker(ctx context.Context, group string, tp handlers.TopicPartition) (Marker, error)
 	addPartitions(ctx context.Context, p *producer, lanes []lane) error
+	addGroup(ctx context.Context, p *producer, group string) error
 	addMarker(ctx context.Context, p *producer, group string, tp handlers.TopicPartition, m Marker) error
 	endTransaction(ctx context.Context, p *producer) error
 }

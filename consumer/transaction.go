@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
 
 	"learnsink/handlers"
 )
@@ -120,7 +121,12 @@ func (p *transactionalPublisher) Publish(ctx context.Context, entries []handlers
 			return err
 		}
 	}
-	if err := p.send(ctx, load, session); err != nil {
+	// While the outputs are on their way the marker's group joins in. (Not so
+	// the marker: the broker would refuse whichever came second.)
+	var group errgroup.Group
+	group.Go(func() error { return p.cluster.addGroup(ctx, session, p.markers) })
+	err = p.send(ctx, load, session)
+	if err := errors.Join(err, group.Wait()); err != nil {
 		return err
 	}
 	marker := Marker{Known: true, Through: entries[len(entries)-1].To, Round: p.round}
@@ -200,16 +206,16 @@ const transactionTimeout = 30 * time.Second
 
 // patience with a coordinator that is just finishing the transaction before.
 const (
-	concurrentPause = 20 * time.Millisecond
+	concurrentPause = 2 * time.Millisecond // at first; then twice as long each time
 	concurrentMost  = 5 * time.Second
 )
 
 // unlessConcurrent tries op again while the coordinator says that it is still
 // busy with the transaction before: a certain answer, nothing was done.
 func unlessConcurrent(ctx context.Context, op func() error) error {
-	for end := time.Now().Add(concurrentMost); ; {
+	for end, wait := time.Now().Add(concurrentMost), concurrentPause; ; wait *= 2 {
 		err := op()
-		if !errors.Is(err, kafka.ConcurrentTransactions) || time.Now().After(end) || !pause(ctx, concurrentPause) {
+		if !errors.Is(err, kafka.ConcurrentTransactions) || time.Now().After(end) || !pause(ctx, min(wait, 50*time.Millisecond)) {
 			return err
 		}
 	}
@@ -270,18 +276,27 @@ func (c *Client) addPartitions(ctx context.Context, p *producer, lanes []lane) e
 // markerMetadata is what the marker's offset carries: its round.
 const markerMetadata = "ls1:"
 
-func (c *Client) addMarker(ctx context.Context, p *producer, group string, tp handlers.TopicPartition, m Marker) error {
+func (c *Client) addGroup(ctx context.Context, p *producer, group string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	added, err := c.kafka.AddOffsetsToTxn(ctx, &kafka.AddOffsetsToTxnRequest{
-		TransactionalID: p.transactionalID, ProducerID: int(p.id), ProducerEpoch: int(p.epoch), GroupID: group,
+	err := unlessConcurrent(ctx, func() error {
+		response, err := c.kafka.AddOffsetsToTxn(ctx, &kafka.AddOffsetsToTxnRequest{
+			TransactionalID: p.transactionalID, ProducerID: int(p.id), ProducerEpoch: int(p.epoch), GroupID: group,
+		})
+		if err == nil {
+			err = response.Error
+		}
+		return err
 	})
-	if err == nil {
-		err = added.Error
-	}
 	if err != nil {
 		return fmt.Errorf("add the marker of %s: %w", p.transactionalID, err)
 	}
+	return nil
+}
+
+func (c *Client) addMarker(ctx context.Context, p *producer, group string, tp handlers.TopicPartition, m Marker) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	committed, err := c.kafka.TxnOffsetCommit(ctx, &kafka.TxnOffsetCommitRequest{
 		TransactionalID: p.transactionalID, ProducerID: int(p.id), ProducerEpoch: int(p.epoch), GroupID: group,
 		GenerationID: -1, // the group has no members

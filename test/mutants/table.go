@@ -120,6 +120,9 @@ var mutants = []mutant{
 `, `	if err := p.cluster.endTransaction(ctx, session); err != nil {
 		return err
 	}
+	if err := p.cluster.addGroup(ctx, session, p.markers); err != nil {
+		return err
+	}
 	if err := p.cluster.addMarker(ctx, session, p.markers, p.tp, marker); err != nil {
 		return err
 	}
@@ -127,6 +130,7 @@ var mutants = []mutant{
 		return err
 	}
 `},
+		{transaction, "	group.Go(func() error { return p.cluster.addGroup(ctx, session, p.markers) })\n", ""},
 	}},
 	{"end-txn-error-ignored", "what EndTxn answers does not matter", simulation, []edit{
 		{transaction, "	if err := p.cluster.endTransaction(ctx, session); err != nil {\n		return err\n	}\n", "	_ = p.cluster.endTransaction(ctx, session)\n"},
