@@ -40,7 +40,7 @@ func columnsOf(kind Kind) []string {
 
 // missingColumns says which of the columns that a line of the kind cannot do
 // without are not there, or "".
-func missingColumns(kind Kind, there func(column int) bool) string {
+func missingColumns(kind Kind, columns []string, there func(column int) bool) string {
 	var missing []string
 	need := func(name string, columns ...int) {
 		for _, column := range columns {
@@ -58,19 +58,19 @@ func missingColumns(kind Kind, there func(column int) bool) string {
 		need("learnerLogin, learnerRefNumber or learnerEmail", 0, 1, 2)
 		need("sessionGuid or sessionId", 3, 4)
 	default:
-		need(columnsOf(kind)[0], 0)
+		need(columns[0], 0)
 	}
 	return strings.Join(missing, " and ")
 }
 
 // parse reads the cells of a line, by column, into its typed row, or says all
 // that is wrong with them.
-func (l *Line) parse(cells []string) {
+func (l *Line) parse(columns, cells []string) {
 	for i, cell := range cells {
 		cells[i] = strings.TrimSpace(cell)
 	}
-	c := reader{columns: columnsOf(l.Kind), cells: cells}
-	if missing := missingColumns(l.Kind, func(i int) bool { return cells[i] != "" }); missing != "" {
+	c := reader{columns: columns, cells: cells}
+	if missing := missingColumns(l.Kind, columns, func(i int) bool { return cells[i] != "" }); missing != "" {
 		c.fault("%s is empty", missing)
 	}
 	switch l.Kind {
