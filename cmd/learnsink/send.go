@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -124,54 +123,91 @@ type sender struct {
 	source         *handlers.Source
 	key, eventTime string // columns; "" = none
 	sent           int
+
+	names, texts []string // the columns that are looked at, and what stands there
 }
 
-// A message goes out with others: so many, or so many bytes.
+// shipment is what is produced at once.
+type shipment struct {
+	messages []consumer.Message
+	lines    []int
+	size     int
+	err      error // why nothing comes after it
+}
+
+// A shipment is closed at so many rows, or bytes.
 const (
-	sendRows  = 2000
-	sendBytes = 1 << 20
+	sendRows  = 10_000
+	sendBytes = 4 << 20
 )
 
-// send sends every row, in order, and tells sent of each, by its line.
+// send sends every row, in order, and tells sent of each, by its line. The
+// next rows are read while those before them are on their way.
 func (s *sender) send(ctx context.Context, sent func(line int, at consumer.Produced)) error {
-	var messages []consumer.Message
-	var lines []int
-	size := 0
-	flush := func() error {
-		if len(messages) == 0 {
-			return nil
-		}
-		produced, err := s.client.Produce(ctx, s.source.Topic, messages)
-		if err != nil {
-			return err
-		}
-		for i, at := range produced {
-			sent(lines[i], at)
-		}
-		s.sent += len(messages)
-		messages, lines, size = messages[:0], lines[:0], 0
-		return nil
-	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // whoever reads may be waiting for standard input, and is not waited for
+	shipments := make(chan shipment, 1)
+	go s.read(ctx, shipments)
 	for {
-		record, err := s.rows.Next()
-		if err == io.EOF {
-			return flush()
+		var next shipment
+		select {
+		case next = <-shipments:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		if err != nil {
-			return errors.Join(err, flush())
-		}
-		if err := s.checkColumns(); err != nil {
-			return err
-		}
-		message, err := s.message(bytes.Clone(s.rows.Value(record.Text)))
-		if err != nil {
-			return errors.Join(fmt.Errorf("line %d: %w", record.Line, err), flush())
-		}
-		messages, lines, size = append(messages, message), append(lines, record.Line), size+len(message.Value)
-		if len(messages) == sendRows || size >= sendBytes {
-			if err := flush(); err != nil {
-				return err
+		if len(next.messages) > 0 {
+			produced, err := s.client.Produce(ctx, s.source.Topic, next.messages)
+			if err != nil {
+				return errors.Join(next.err, err)
 			}
+			for i, at := range produced {
+				sent(next.lines[i], at)
+			}
+			s.sent += len(produced)
+		}
+		switch next.err {
+		case nil:
+		case io.EOF:
+			return nil
+		default:
+			return next.err
+		}
+	}
+}
+
+// read makes shipments of the rows. The last one has an error: io.EOF at the end.
+func (s *sender) read(ctx context.Context, shipments chan<- shipment) {
+	var values []byte // room for the values of many rows
+	for {
+		var next shipment
+		for next.err == nil && len(next.messages) < sendRows && next.size < sendBytes {
+			var record rows.Record
+			if record, next.err = s.rows.Next(); next.err != nil {
+				break
+			}
+			if next.err = s.checkColumns(); next.err != nil {
+				break
+			}
+			value := s.rows.Value(record.Text)
+			if cap(values)-len(values) < len(value) {
+				values = make([]byte, 0, max(1<<20, len(value)))
+			}
+			from := len(values)
+			values = append(values, value...)
+			message, err := s.message(values[from:len(values):len(values)])
+			if err != nil {
+				next.err = fmt.Errorf("line %d: %w", record.Line, err)
+				break
+			}
+			next.messages, next.lines, next.size = append(next.messages, message), append(next.lines, record.Line), next.size+len(value)
+		}
+		select {
+		case shipments <- next:
+		case <-ctx.Done():
+			return
+		}
+		if next.err != nil {
+			return
 		}
 	}
 }
@@ -191,29 +227,46 @@ func (s *sender) checkColumns() error {
 // key: it is rejected, whichever partition it is in.
 func (s *sender) message(value []byte) (consumer.Message, error) {
 	m := consumer.Message{Value: value}
-	var columns map[string]json.RawMessage
-	if json.Unmarshal(value, &columns) != nil {
-		return m, nil
+	if s.names == nil {
+		switch {
+		case s.key != "":
+			s.names = []string{s.key}
+		case s.action == handlers.Intervention:
+			s.names = []string{"interventionGuid"}
+		default:
+			s.names = []string{"candidateLogin", "candidateRefNumber", "candidateEmail"}
+		}
+		if s.eventTime != "" {
+			s.names = append(s.names, s.eventTime)
+		}
+		s.texts = make([]string, len(s.names))
 	}
-	switch {
-	case s.key != "":
-		m.Key = keyOf(textOf(columns[s.key]))
-	case s.action == handlers.Intervention:
-		m.Key = keyOf(handlers.Fold(textOf(columns["interventionGuid"])))
-	default:
-		m.Key = keyOf(handlers.Fold(cmp.Or(textOf(columns["candidateLogin"]), textOf(columns["candidateRefNumber"]), textOf(columns["candidateEmail"]))))
+	clear(s.texts)
+	if !plainTexts(value, s.names, s.texts) {
+		var columns map[string]json.RawMessage
+		if json.Unmarshal(value, &columns) != nil {
+			return m, nil
+		}
+		for i, name := range s.names {
+			s.texts[i] = textOf(columns[name])
+		}
 	}
-	if s.eventTime == "" {
-		return m, nil
+	keys := s.texts
+	if s.eventTime != "" {
+		last := len(s.texts) - 1
+		keys = s.texts[:last]
+		if at := s.texts[last]; at != "" {
+			if _, err := time.Parse(time.RFC3339, at); err != nil {
+				return m, fmt.Errorf("column %s is not a time in RFC 3339", s.eventTime)
+			}
+			m.Headers = []handlers.Header{{Key: handlers.EventTimeHeader, Value: []byte(at)}}
+		}
 	}
-	at := textOf(columns[s.eventTime])
-	if at == "" {
-		return m, nil
+	key := cmp.Or(keys...)
+	if s.key == "" {
+		key = handlers.Fold(key)
 	}
-	if _, err := time.Parse(time.RFC3339, at); err != nil {
-		return m, fmt.Errorf("column %s is not a time in RFC 3339", s.eventTime)
-	}
-	m.Headers = append(m.Headers, handlers.Header{Key: handlers.EventTimeHeader, Value: []byte(at)})
+	m.Key = keyOf(key)
 	return m, nil
 }
 
