@@ -171,8 +171,8 @@ func (l *load) appendLine(c *copyRows, place int64, line *catalogue.Line) {
 type copyRows []byte
 
 const (
-	copyHeader  = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" // signature, flags, length of the extension
-	copyTrailer = "\xff\xff"
+	copyBegin = "PGCOPY\n\xff\r\n\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" // signature, flags, length of the extension
+	copyEnd   = "\xff\xff"
 )
 
 // row begins a row of so many values.
@@ -253,7 +253,7 @@ func (r *blockReader) next() bool {
 }
 
 // begin begins with the kind of the block at hand.
-func (r *blockReader) begin() { r.kind, r.rest, r.ended = r.block.kind, []byte(copyHeader), false }
+func (r *blockReader) begin() { r.kind, r.rest, r.ended = r.block.kind, []byte(copyBegin), false }
 
 func (r *blockReader) Read(p []byte) (int, error) {
 	if len(r.rest) == 0 {
@@ -263,7 +263,7 @@ func (r *blockReader) Read(p []byte) (int, error) {
 		case r.next() && r.block.kind == r.kind:
 			r.rest, r.block.rows = r.block.rows, nil
 		default:
-			r.rest, r.ended = []byte(copyTrailer), true
+			r.rest, r.ended = []byte(copyEnd), true
 		}
 	}
 	n := copy(p, r.rest)
