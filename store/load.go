@@ -90,8 +90,15 @@ type load struct {
 	bad     []badLine
 	counts  map[catalogue.Kind]*LoadCount
 	refused map[catalogue.Kind]int // bad lines by kind
-	byWhat  [3]int64               // registrations that name their learner by login, reference number, e-mail first
+	says    said
 	version int64
+}
+
+// said is how many registrations say what.
+type said struct {
+	by         [bySeveral]int64 // name their learner by login, reference number, e-mail first
+	several    int64            // say more of him than his login
+	sessionIDs int64            // name their session by id
 }
 
 // badLine is a bad line with its place in the order of the report.

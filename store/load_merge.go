@@ -25,7 +25,7 @@ FROM load_learners s WHERE t.login_folded = s.login_folded
 AND (t.login, t.ref_number, t.email, t.email_folded, t.created_at) IS DISTINCT FROM (s.login, s.ref_number, s.email, s.email_folded, s.created_at)`,
 		insert: `INSERT INTO learnsink.learner (login, login_folded, ref_number, email, email_folded, created_at)
 SELECT login, login_folded, ref_number, email, email_folded, created_at FROM load_learners s
-WHERE NOT EXISTS (SELECT FROM learnsink.learner t WHERE t.login_folded = s.login_folded) ORDER BY place`,
+WHERE NOT EXISTS (SELECT FROM learnsink.learner t WHERE t.login_folded = s.login_folded)`,
 	},
 	catalogue.LearningObjects: {
 		key: "guid_folded",
@@ -79,30 +79,44 @@ SELECT guid, guid_folded, label, capacity FROM load_rooms s WHERE NOT EXISTS (SE
 	},
 }
 
-// Each resolves the registrations that name their learner in one way: by
+// resolution resolves the registrations that name their learner in one way: by
 // login, else by reference number, else by e-mail, as rows do. Of several
-// sessions of one guid the lowest id is meant.
+// sessions of one guid the lowest id is meant. What no line of this load says
+// is not asked for: that saves a fourth of the time.
+func (l *load) resolution(by int) string {
+	from, session := "INSERT INTO load_resolved SELECT r.place, l.id, s.id FROM load_registrations r\n", resolveSession
+	if l.says.sessionIDs == 0 {
+		session = resolveSessionByGUID
+	}
+	learner := resolveLearner[by]
+	if by == byLogin && l.says.several > 0 {
+		learner += ` AND (r.ref IS NULL OR l.ref_number = r.ref) AND (r.email IS NULL OR l.email_folded = r.email)`
+	}
+	return from + learner + session + resolveWhere[by]
+}
+
+var (
+	resolveLearner = [...]string{
+		byLogin: `LEFT JOIN learnsink.learner l ON l.login_folded = r.login`,
+		byRefNumber: `LEFT JOIN LATERAL (SELECT id FROM learnsink.learner WHERE ref_number = r.ref AND (r.email IS NULL OR email_folded = r.email)
+  ORDER BY created_at NULLS LAST, login_folded LIMIT 1) l ON true`,
+		byEmail: `LEFT JOIN LATERAL (SELECT id FROM learnsink.learner WHERE email_folded = r.email
+  ORDER BY created_at NULLS LAST, login_folded LIMIT 1) l ON true`,
+	}
+	resolveWhere = [...]string{
+		byLogin:     ` WHERE r.login IS NOT NULL`,
+		byRefNumber: ` WHERE r.login IS NULL AND r.ref IS NOT NULL`,
+		byEmail:     ` WHERE r.login IS NULL AND r.ref IS NULL`,
+	}
+)
+
 const (
+	resolveSessionByGUID = `
+LEFT JOIN (SELECT guid_folded, min(id) AS id FROM learnsink.session WHERE guid_folded IS NOT NULL GROUP BY guid_folded) s ON s.guid_folded = r.session_guid`
+
 	resolveSession = `
 LEFT JOIN (SELECT guid_folded, min(id) AS id FROM learnsink.session WHERE guid_folded IS NOT NULL GROUP BY guid_folded) g ON g.guid_folded = r.session_guid
-LEFT JOIN learnsink.session s ON s.id = CASE WHEN r.session_id <> 0 THEN r.session_id ELSE g.id END AND (r.session_guid = '' OR s.guid_folded = r.session_guid)`
-
-	resolveByLogin = `
-INSERT INTO load_resolved SELECT r.place, l.id, s.id FROM load_registrations r
-LEFT JOIN learnsink.learner l ON l.login_folded = r.login AND (r.ref = '' OR l.ref_number = r.ref) AND (r.email = '' OR l.email_folded = r.email)` + resolveSession + `
-WHERE r.login <> ''`
-
-	resolveByRefNumber = `
-INSERT INTO load_resolved SELECT r.place, l.id, s.id FROM load_registrations r
-LEFT JOIN LATERAL (SELECT id FROM learnsink.learner WHERE ref_number = r.ref AND (r.email = '' OR email_folded = r.email)
-  ORDER BY created_at NULLS LAST, login_folded LIMIT 1) l ON true` + resolveSession + `
-WHERE r.login = '' AND r.ref <> ''`
-
-	resolveByEmail = `
-INSERT INTO load_resolved SELECT r.place, l.id, s.id FROM load_registrations r
-LEFT JOIN LATERAL (SELECT id FROM learnsink.learner WHERE email_folded = r.email
-  ORDER BY created_at NULLS LAST, login_folded LIMIT 1) l ON true` + resolveSession + `
-WHERE r.login = '' AND r.ref = ''`
+LEFT JOIN learnsink.session s ON s.id = coalesce(r.session_id, g.id) AND (r.session_guid IS NULL OR s.guid_folded = r.session_guid)`
 )
 
 // merge brings a kind's table up to date with its staging table.
@@ -114,15 +128,16 @@ func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 		if err := l.exec(ctx, "ANALYZE learnsink.learner", "ANALYZE learnsink.session"); err != nil {
 			return err
 		}
-		for i, resolve := range []string{resolveByLogin, resolveByRefNumber, resolveByEmail} {
-			if l.byWhat[i] == 0 {
+		for by, lines := range l.says.by {
+			if lines == 0 {
 				continue
 			}
-			if err := l.exec(ctx, resolve); err != nil {
+			if err := l.exec(ctx, l.resolution(by)); err != nil {
 				return err
 			}
 		}
-		if err := l.exec(ctx, "ANALYZE load_resolved"); err != nil {
+		// They are sorted in any case, and of those of a load done again none is left to be.
+		if err := l.exec(ctx, "SET LOCAL enable_hashagg = off", "SET LOCAL enable_mergejoin = off"); err != nil {
 			return err
 		}
 	}
@@ -145,8 +160,14 @@ func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 		count.Changed = tag.RowsAffected()
 	}
 	tag, err := l.tx.Exec(ctx, m.insert)
+	if err != nil {
+		return err
+	}
 	count.Added = tag.RowsAffected()
-	return err
+	if kind == catalogue.Registrations {
+		return l.exec(ctx, "SET LOCAL enable_hashagg = on", "SET LOCAL enable_mergejoin = on")
+	}
+	return nil
 }
 
 // check notes the lines that refer to what is not there, and takes them out.

@@ -104,8 +104,24 @@ func (l *load) encode(blocks chan<- block, quit <-chan struct{}) error {
 	return flush()
 }
 
-// appendLine appends a good line as its staging table has it. Absent texts are
-// NULL, but for those of registrations, where they take part in comparisons.
+func (s *said) note(r *catalogue.Registration) {
+	switch {
+	case r.LearnerLogin != "":
+		s.by[byLogin]++
+		if r.LearnerRefNumber != "" || r.LearnerEmail != "" {
+			s.several++
+		}
+	case r.LearnerRefNumber != "":
+		s.by[byRefNumber]++
+	default:
+		s.by[byEmail]++
+	}
+	if r.SessionID != 0 {
+		s.sessionIDs++
+	}
+}
+
+// appendLine appends a good line as its staging table has it. What is absent is NULL.
 func (l *load) appendLine(c *copyRows, place int64, line *catalogue.Line) {
 	c.row(len(staged[line.Kind]))
 	c.bigint(place)
@@ -141,19 +157,16 @@ func (l *load) appendLine(c *copyRows, place int64, line *catalogue.Line) {
 		c.optional(r.Title)
 	case line.Registration != nil:
 		r := line.Registration
-		switch {
-		case r.LearnerLogin != "":
-			l.byWhat[0]++
-		case r.LearnerRefNumber != "":
-			l.byWhat[1]++
-		default:
-			l.byWhat[2]++
+		l.says.note(r)
+		c.optional(handlers.Fold(r.LearnerLogin))
+		c.optional(r.LearnerRefNumber)
+		c.optional(handlers.Fold(r.LearnerEmail))
+		c.optional(handlers.Fold(r.SessionGUID))
+		if r.SessionID == 0 {
+			c.null()
+		} else {
+			c.bigint(r.SessionID)
 		}
-		c.text(handlers.Fold(r.LearnerLogin))
-		c.text(r.LearnerRefNumber)
-		c.text(handlers.Fold(r.LearnerEmail))
-		c.text(handlers.Fold(r.SessionGUID))
-		c.bigint(r.SessionID)
 	case line.Teacher != nil:
 		c.text(line.Teacher.Login)
 		c.text(handlers.Fold(line.Teacher.Login))
@@ -226,6 +239,9 @@ func (l *load) copy(ctx context.Context, blocks <-chan block) error {
 		sql := fmt.Sprintf("COPY load_%s (%s) FROM STDIN (FORMAT binary)", kind, strings.Join(staged[kind], ", "))
 		if _, err := l.tx.Conn().PgConn().CopyFrom(ctx, from, sql); err != nil {
 			return err
+		}
+		if kind == catalogue.Registrations {
+			continue // how many there are the planner sees, and there is one way to join them
 		}
 		if err := l.exec(ctx, "ANALYZE load_"+string(kind)); err != nil {
 			return err
