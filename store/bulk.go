@@ -92,10 +92,10 @@ func (s *Store) readCatalogue(ctx context.Context, want [kinds]bool) (a *answers
 FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); err != nil {
 			return err
 		}
-		size := registrations*16 + learners*16
+		size := registrations*16 + learners*11 // entries, and where they begin
 		for kind := range bySeveral {
 			if want[kind] {
-				size += learners * 45
+				size += learners * 40 // a text, and its slot
 			}
 		}
 		if size > wholeBytes {

@@ -24,7 +24,7 @@ type cache struct {
 
 // Bounds of the cache, in bytes.
 const (
-	wholeBytes      = 100 << 20 // of a catalogue that is read at once
+	wholeBytes      = 112 << 20 // of a catalogue that is read at once
 	generationBytes = 16 << 20
 )
 

@@ -3,13 +3,14 @@ package store
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"math/bits"
 )
 
 // table maps texts to ids: open addressing over an arena of texts, some 20
 // bytes an entry beside the text. The zero value is empty.
 type table struct {
 	seed  maphash.Seed
-	slots []slot // a power of two of them
+	slots []slot
 	n     int
 	texts arena
 }
@@ -24,40 +25,46 @@ func (t *table) bytes() int { return 12*len(t.slots) + t.texts.bytes() }
 
 // grow makes room for n entries.
 func (t *table) grow(n int) {
-	size := max(len(t.slots), 64)
-	for size*3/4 < n {
-		size *= 2
-	}
-	if size == len(t.slots) {
+	if n*4 <= len(t.slots)*3 {
 		return
 	}
 	if t.slots == nil {
 		t.seed = maphash.MakeSeed()
 	}
 	old := t.slots
-	t.slots = make([]slot, size)
+	t.slots = make([]slot, max(64, n*4/3+1, 2*len(old)))
 	for _, s := range old {
-		if s.hash == 0 {
-			continue
+		if s.hash != 0 {
+			i := spread(maphash.Bytes(t.seed, t.texts.get(s.at)), len(t.slots))
+			for ; t.slots[i].hash != 0; i = next(i, len(t.slots)) {
+			}
+			t.slots[i] = s
 		}
-		i := t.hash(t.texts.get(s.at))
-		for i &= uint64(size - 1); t.slots[i].hash != 0; i = (i + 1) & uint64(size-1) {
-		}
-		t.slots[i] = s
 	}
 }
 
-func (t *table) hash(text []byte) uint64 { return maphash.Bytes(t.seed, text) }
+// spread spreads hashes over n slots; next is the slot after i.
+func spread(hash uint64, n int) int {
+	high, _ := bits.Mul64(hash, uint64(n))
+	return int(high)
+}
+
+func next(i, n int) int {
+	if i++; i == n {
+		return 0
+	}
+	return i
+}
 
 // tag is what a slot keeps of a hash; never 0.
-func tag(hash uint64) uint32 { return uint32(hash>>32) | 1 }
+func tag(hash uint64) uint32 { return uint32(hash) | 1 }
 
 func (t *table) get(text string) (id int32, known bool) {
 	if len(t.slots) == 0 {
 		return 0, false
 	}
 	hash := maphash.String(t.seed, text)
-	for i := hash & uint64(len(t.slots)-1); t.slots[i].hash != 0; i = (i + 1) & uint64(len(t.slots)-1) {
+	for i := spread(hash, len(t.slots)); t.slots[i].hash != 0; i = next(i, len(t.slots)) {
 		if s := &t.slots[i]; s.hash == tag(hash) && string(t.texts.get(s.at)) == text {
 			return s.id, true
 		}
@@ -73,8 +80,8 @@ func (t *table) put(text string, id int32) {
 	t.grow(t.n + 1)
 	t.n++
 	hash := maphash.String(t.seed, text)
-	i := hash & uint64(len(t.slots)-1)
-	for ; t.slots[i].hash != 0; i = (i + 1) & uint64(len(t.slots)-1) {
+	i := spread(hash, len(t.slots))
+	for ; t.slots[i].hash != 0; i = next(i, len(t.slots)) {
 	}
 	t.slots[i] = slot{tag(hash), t.texts.add(text), id}
 }
@@ -111,7 +118,7 @@ func (a *arena) get(at uint32) []byte {
 // to the next, in pieces that never move, and a table of where each learner's
 // begin. The zero value is empty.
 type chains struct {
-	heads   []head // a power of two of them, open addressing by the learner's id
+	heads   []head // open addressing by the learner's id
 	known   int
 	pages   [][]entry
 	entries uint32
@@ -133,15 +140,11 @@ func (c *chains) bytes() int { return 8*len(c.heads) + 16*entriesOfPage*len(c.pa
 
 // grow makes room for n learners.
 func (c *chains) grow(n int) {
-	size := max(len(c.heads), 64)
-	for size*3/4 < n {
-		size *= 2
-	}
-	if size == len(c.heads) {
+	if n*4 <= len(c.heads)*3 {
 		return
 	}
 	old := c.heads
-	c.heads = make([]head, size)
+	c.heads = make([]head, max(64, n*4/3+1, 2*len(old)))
 	for _, h := range old {
 		if h.first != 0 {
 			*c.find(int64(h.learner)) = h
@@ -151,9 +154,8 @@ func (c *chains) grow(n int) {
 
 // find returns a learner's slot, or the empty one where it would be.
 func (c *chains) find(learner int64) *head {
-	mask := uint64(len(c.heads) - 1)
-	i := uint64(learner) * 0x9e3779b97f4a7c15 >> 20 & mask // neighbours apart
-	for ; c.heads[i].first != 0 && c.heads[i].learner != uint32(learner); i = (i + 1) & mask {
+	i := spread(uint64(learner)*0x9e3779b97f4a7c15, len(c.heads)) // neighbours apart
+	for ; c.heads[i].first != 0 && c.heads[i].learner != uint32(learner); i = next(i, len(c.heads)) {
 	}
 	return &c.heads[i]
 }
