@@ -125,22 +125,22 @@ func compileDateTimeFormat(format string, defaultTime civil, clocks *clocks) (*d
 // parse reads a trimmed value and returns its instant in UTC; false: it does
 // not fit the format, is no real date, or lies outside the years 0001 to 9999.
 func (f *dateTimeFormat) parse(text string) (time.Time, bool) {
-	c, ok := f.read(0, text, civil{})
-	if !ok {
+	var c civil
+	if !f.read(0, text, &c) {
 		return time.Time{}, false
 	}
 	return inYears(f.clocks.instant(c.wall()))
 }
 
-// read reads text from step i on. Where a single letter could take one digit
+// read reads text from step i on into c. Where a single letter could take one digit
 // or two, which matters only without a separator behind it, the longer
 // reading that makes a real date is meant.
-func (f *dateTimeFormat) read(i int, text string, c civil) (civil, bool) {
+func (f *dateTimeFormat) read(i int, text string, c *civil) bool {
 	for ; i < len(f.steps) && text != ""; i++ {
-		step := f.steps[i]
+		step := &f.steps[i]
 		if step.separator != 0 {
 			if text[0] != step.separator {
-				return c, false
+				return false
 			}
 			text = text[1:]
 			continue
@@ -148,30 +148,31 @@ func (f *dateTimeFormat) read(i int, text string, c civil) (civil, bool) {
 		v, rest, ok := takeDigits(text, int(max(step.digits, 2)))
 		if step.digits == 1 {
 			if ok {
-				longer := c
+				longer := *c
 				longer[step.part] = v
-				if longer, ok = f.read(i+1, rest, longer); ok {
-					return longer, true
+				if f.read(i+1, rest, &longer) {
+					*c = longer
+					return true
 				}
 			}
 			v, rest, ok = takeDigits(text, 1)
 		}
 		if !ok {
-			return c, false
+			return false
 		}
 		c[step.part], text = v, rest
 	}
 	if text != "" {
-		return c, false
+		return false
 	}
 	switch i {
 	case f.dateOnly:
 		copy(c[partHour:], f.midnight[partHour:])
 	case len(f.steps):
 	default:
-		return c, false
+		return false
 	}
-	return c, c.real()
+	return c.real()
 }
 
 // parseISO8601 reads a trimmed value by the rules of interventionDate and

@@ -159,17 +159,15 @@ func (w *Row) scan(s string) bool {
 		default:
 			seen |= 1 << i
 		}
-		known = known && (r.listed == nil || r.listed[i]) // which no column of ignoredColumns is
-		ignored := known && r.table.columns[i].kind == kindIgnored
-		if !known {
-			_, ignored = r.ignoredColumns[name]
-			ignored = ignored || r.ignoreUnknown
-		}
-		if ignored {
-			if !p.skip() {
-				return false
+		wanted := known && r.wanted[i]
+		if !wanted {
+			_, ignored := r.ignoredColumns[name]
+			if ignored || r.ignoreUnknown || known && r.table.columns[i].kind == kindIgnored {
+				if !p.skip() {
+					return false
+				}
+				continue
 			}
-			continue
 		}
 		kind, text, ok := p.value()
 		if !ok {
@@ -177,9 +175,9 @@ func (w *Row) scan(s string) bool {
 		}
 		text = trimSpace(text)
 		switch {
-		case known && text != "":
+		case wanted && text != "":
 			w.fields[i] = field{text: text, state: present, bool: kind == tokenBool}
-		case known:
+		case wanted:
 		case len(w.unknown) < maxUnknown:
 			w.unknown = append(w.unknown, Error{Code: ColumnUnknown, Field: name,
 				Value: show(text), Message: "Column [" + show(name) + "] is unknown."})

@@ -24,6 +24,7 @@ type Rules struct {
 	// Both, by column index.
 	mandatory []bool
 	listed    []bool // false: not named by a <fields> list, so unknown; nil: every column is known
+	wanted    []bool // known, and not ignored
 
 	ignoredColumns   map[string]struct{}
 	ignoreUnknown    bool // unknownColumns: ignore

@@ -366,6 +366,10 @@ func (c *compiler) finish() {
 	if slices.Contains(listed, false) {
 		r.listed = listed
 	}
+	r.wanted = make([]bool, len(listed))
+	for i, col := range r.table.columns {
+		r.wanted[i] = listed[i] && col.kind != kindIgnored
+	}
 	for _, s := range c.mandatoryNames {
 		i, ok := c.column(s)
 		switch {
