@@ -109,6 +109,7 @@ func (m *Metrics) passed(topic string, c *Chunk) {
 func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (accepted, rejected int) {
 	topic, action := b.source.Topic, string(b.source.Rules.Action())
 	var latest time.Time
+	codes := map[handlers.Code]int{}
 	for i := range decisions {
 		d := &decisions[i]
 		if d.EventTime.After(latest) {
@@ -119,9 +120,12 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 			continue
 		}
 		rejected++
-		for _, e := range d.Errors {
-			m.rejections.WithLabelValues(action, string(e.Code)).Inc()
+		for j := range d.Errors {
+			codes[d.Errors[j].Code]++
 		}
+	}
+	for code, n := range codes {
+		m.rejections.WithLabelValues(action, string(code)).Add(float64(n))
 	}
 	m.records.WithLabelValues(topic).Add(float64(len(b.records)))
 	m.skipped.WithLabelValues(topic, "ignored").Add(float64(ignored))

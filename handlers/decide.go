@@ -1,5 +1,7 @@
 package handlers
 
+import "slices"
+
 // Decide says what becomes of the row, by the catalogue's facts: every
 // message of its rejection in the order of rules.md, or the typed row. A
 // check whose input has failed an earlier one is skipped.
@@ -255,9 +257,9 @@ func (w *Row) decideIntervention(d *Decision, facts *Facts) {
 	errs = append(errs, trainingErrs...)
 	var session Session
 	if len(trainings) > 0 {
-		var sessions []Session
-		for _, t := range trainings {
-			sessions = append(sessions, facts.Sessions[t.ID]...)
+		sessions := facts.Sessions[trainings[0].ID]
+		for _, t := range trainings[1:] { // rarely
+			sessions = append(slices.Clip(sessions), facts.Sessions[t.ID]...)
 		}
 		var sessionErrs []Error
 		session, sessionErrs = w.findSession(sessions)

@@ -11,7 +11,7 @@
 //	Row.Refer       Row -> References   what the row asks the catalogue for
 //	Rules.Decide    Row + Facts -> Decision   every message of a rejection, or the typed row
 //	Decision.Settle Decision + Stored -> what is left to the row under its key
-//	Decision.Output Decision -> Output  the accepted event or the dead letter
+//	Outputs.Of      Decision -> Output  the accepted event or the dead letter
 //
 // Words: a rejection is about data and becomes a dead letter; an error is
 // about machinery and never does.
