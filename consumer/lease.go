@@ -232,12 +232,12 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	took := l.metrics.stage("decode")
 	rules := l.source.Rules
 	rows := make([]handlers.Row, len(b.records))
-	refs := handlers.NewReferences()
+	decoder, refs := rules.Decoder(), handlers.NewReferences()
 	now := time.Now() // the event's time where the record has none
 	for i := range b.records {
 		b.records[i].Incarnation = l.position.Incarnation
 		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, now)
-		rules.DecodeInto(&rows[i], &b.records[i], at)
+		decoder.Decode(&rows[i], &b.records[i], at)
 		rows[i].Refer(refs)
 	}
 	decoding := took()

@@ -71,8 +71,9 @@ func BenchmarkRow(b *testing.B) {
 
 		rows := make([]handlers.Row, benchRows)
 		decode := func() {
+			decoder := rules.Decoder()
 			for i := range records {
-				rules.DecodeInto(&rows[i], &records[i], handlers.EventTime(&records[i], false, noon))
+				decoder.Decode(&rows[i], &records[i], handlers.EventTime(&records[i], false, noon))
 			}
 		}
 		refs := handlers.NewReferences()

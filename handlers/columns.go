@@ -21,6 +21,7 @@ const (
 // column is one column of an action.
 type column struct {
 	name    string
+	member  string // name as a member of an object, up to its value
 	kind    kind
 	max     int   // kindText: code points
 	lo, hi  int64 // kindInt, bounded kindFloat
@@ -40,6 +41,7 @@ func newTable(columns ...column) *table {
 			t.ofLength = append(t.ofLength, nil)
 		}
 		t.ofLength[len(c.name)] = append(t.ofLength[len(c.name)], i)
+		t.columns[i].member = `"` + c.name + `":`
 	}
 	return t
 }

@@ -107,12 +107,36 @@ const maxUnknown = 20
 // with the row is in the Row. The record must stay as it is for as long as
 // the Row and what is decided of it are in use.
 func (r *Rules) Decode(rec *Record, eventTime time.Time) (w Row) {
-	r.DecodeInto(&w, rec, eventTime)
+	r.Decoder().Decode(&w, rec, eventTime)
 	return w
 }
 
-// DecodeInto is Decode into a row of a batch: rows are too large to be copied about.
-func (r *Rules) DecodeInto(w *Row, rec *Record, eventTime time.Time) {
+// Decoder decodes rows one after the other. Those of one sender mostly have
+// their columns in one order, so it tries first whether the column comes that
+// came next in the row before. What a row is read as does not depend on it.
+type Decoder struct {
+	rules *Rules
+	next  [afterUnknown + 1]int // by the column before; -1: not known
+}
+
+// What comes before a column, where no column does.
+const (
+	atFirst = colIgnored + 1 + iota
+	afterUnknown
+)
+
+// Decoder returns a decoder, which is not safe for concurrent use.
+func (r *Rules) Decoder() *Decoder {
+	d := &Decoder{rules: r}
+	for i := range d.next {
+		d.next[i] = -1
+	}
+	return d
+}
+
+// Decode is Rules.Decode into a row that is there: rows are too large to be copied about.
+func (d *Decoder) Decode(w *Row, rec *Record, eventTime time.Time) {
+	r := d.rules
 	*w = Row{}
 	w.rules, w.record, w.eventTime = r, rec, eventTime
 	switch {
@@ -120,7 +144,7 @@ func (r *Rules) DecodeInto(w *Row, rec *Record, eventTime time.Time) {
 		w.ignored = true
 	case len(rec.Value) == 0:
 		w.whole = RecordEmpty
-	case !utf8.Valid(rec.Value) || !w.scan(string(rec.Value)):
+	case !utf8.Valid(rec.Value) || !d.scan(w, string(rec.Value)):
 		w.whole = RecordNotJSON
 	default:
 		for i := range r.table.columns {
@@ -137,30 +161,45 @@ func (r *Rules) DecodeInto(w *Row, rec *Record, eventTime time.Time) {
 
 // scan reads the members of the object into the row's fields; false: there is
 // no object, or one that is no row.
-func (w *Row) scan(s string) bool {
+func (d *Decoder) scan(w *Row, s string) bool {
 	var (
-		r      = w.rules
+		r      = d.rules
 		p      = scanner{s: s}
+		before = atFirst
 		seen   uint32   // known columns, by index
 		others []string // all the other names
 		unsaid int      // unknown columns that are not named
 	)
 	for more := p.open(); more; more = p.more() {
-		name, ok := p.name()
-		if !ok {
-			return false
+		var name string
+		i := d.next[before]
+		known := i >= 0 && p.word(r.table.columns[i].member)
+		if known {
+			p.space()
+		} else {
+			var ok bool
+			if name, ok = p.name(); !ok {
+				return false
+			}
+			if i, known = r.table.find(name); known {
+				d.next[before] = i
+			}
 		}
-		i, known := r.table.find(name)
 		switch {
 		case !known:
+			before = afterUnknown
 			others = append(others, name)
 		case seen&(1<<i) != 0:
 			return false
 		default:
+			before = i
 			seen |= 1 << i
 		}
 		wanted := known && r.wanted[i]
 		if !wanted {
+			if known {
+				name = r.table.columns[i].name
+			}
 			_, ignored := r.ignoredColumns[name]
 			if ignored || r.ignoreUnknown || known && r.table.columns[i].kind == kindIgnored {
 				if !p.skip() {

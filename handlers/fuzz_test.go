@@ -23,6 +23,7 @@ func FuzzDecode(f *testing.F) {
 		compile(f, handlers.Tracking, handlers.Setting{Name: "unknownColumns", Text: "ignore"}),
 	}
 	c := handlers.NewCatalogue()
+	decoders := []*handlers.Decoder{rules[0].Decoder(), rules[1].Decoder()}
 	f.Fuzz(func(t *testing.T, value []byte) {
 		if len(value) == 0 || bytes.Count(value, []byte("["))+bytes.Count(value, []byte("{")) > 5000 {
 			return // encoding/json has a limit of depth
@@ -32,6 +33,12 @@ func FuzzDecode(f *testing.F) {
 			notJSON := d.Verdict == handlers.Rejected && d.Errors[0].Code == handlers.RecordNotJSON
 			if want := !isRow(value, i == 1); notJSON != want {
 				t.Fatalf("record_not_json is %v, and should be %v: %q", notJSON, want, value)
+			}
+			for range 2 { // behind another row, and behind one of the same columns
+				var row handlers.Row
+				decoders[i].Decode(&row, d.Record, d.EventTime)
+				again := r.Decide(&row, handlers.NewFacts(1))
+				same(t, "what a row is read as depends on the one before", d, again)
 			}
 		}
 	})

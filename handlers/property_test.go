@@ -134,6 +134,33 @@ func same(t *testing.T, what string, want, got any) {
 	}
 }
 
+// TestDecoder: whatever rows were before, a row is read as it is read alone.
+func TestDecoder(t *testing.T) {
+	c := loadCatalogue(t, filepath.Join("testdata", "catalog"))
+	for _, rules := range []*handlers.Rules{
+		compile(t, handlers.Tracking),
+		compile(t, handlers.Tracking, handlers.Setting{Name: "unknownColumns", Text: "ignore"}, handlers.Setting{Name: "fields", Words: []handlers.Setting{{Text: "candidateLogin"}, {Text: "lovCode"}, {Text: "sessionGuid"}, {Text: "score"}}}),
+		compile(t, handlers.Intervention),
+	} {
+		r := rand.New(rand.NewPCG(1, 1))
+		rows := rowsOf(t, rules.Action())
+		for _, rec := range story(rules.Action(), r, 50) {
+			rows = append(rows, string(rec.Value))
+		}
+		decoder := rules.Decoder()
+		for range 5000 {
+			rec := record(rows[r.IntN(len(rows))])
+			for range 1 + r.IntN(2) {
+				var row handlers.Row
+				decoder.Decode(&row, rec, noon)
+				refs := handlers.NewReferences()
+				row.Refer(refs)
+				same(t, "depends on the rows before", judge(rules, c, rec), rules.Decide(&row, c.Facts(refs)))
+			}
+		}
+	}
+}
+
 func TestTheSameRowTenTimesLeavesWhatOnceLeaves(t *testing.T) {
 	stories(t, func(t *testing.T, r *rand.Rand, rules *handlers.Rules, c *handlers.Catalogue, records []*handlers.Record) {
 		w := newTables(false)

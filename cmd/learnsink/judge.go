@@ -139,10 +139,10 @@ func (c *checker) read() (*chunk, error) {
 func (c *checker) judge(ctx context.Context, k *chunk) error {
 	k.records = slices.Grow(k.records[:0], len(k.lines))[:len(k.lines)]
 	k.decoded = slices.Grow(k.decoded[:0], len(k.lines))[:len(k.lines)]
-	refs := handlers.NewReferences()
+	decoder, refs := c.rules.Decoder(), handlers.NewReferences()
 	for i := range k.lines {
 		k.records[i] = handlers.Record{Timestamp: c.now, Value: c.rows.Value(k.row(i))}
-		c.rules.DecodeInto(&k.decoded[i], &k.records[i], c.now)
+		decoder.Decode(&k.decoded[i], &k.records[i], c.now)
 		k.decoded[i].Refer(refs)
 	}
 	facts, err := c.facts(ctx, refs)

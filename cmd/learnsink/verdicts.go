@@ -79,11 +79,11 @@ func (v *verdicts) judge(ctx context.Context, records []handlers.Record) error {
 	if len(records) == 0 {
 		return nil
 	}
-	refs := handlers.NewReferences()
+	decoder, refs := v.source.Rules.Decoder(), handlers.NewReferences()
 	rows := make([]handlers.Row, len(records))
 	for i := range records {
 		records[i].Incarnation = v.log.Incarnation
-		v.source.Rules.DecodeInto(&rows[i], &records[i], handlers.EventTime(&records[i], v.source.EventTimeHeader, v.now))
+		decoder.Decode(&rows[i], &records[i], handlers.EventTime(&records[i], v.source.EventTimeHeader, v.now))
 		rows[i].Refer(refs)
 	}
 	facts, err := v.db.Facts(ctx, refs)
