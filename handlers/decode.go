@@ -390,7 +390,7 @@ func parseInt(s string) (int64, parseResult) {
 
 // parseFloat reads text of the form of a JSON number, finite. Minus zero is zero.
 func parseFloat(s string) (float64, bool) {
-	if numberLength(s) != len(s) {
+	if s == "" || numberLength(s) != len(s) {
 		return 0, false
 	}
 	if v, ok := parseShort(s); ok {
