@@ -171,20 +171,11 @@ func (d *Decoder) scan(w *Row, s string) bool {
 		unsaid int      // unknown columns that are not named
 	)
 	for more := p.open(); more; more = p.more() {
-		var name string
-		i := d.next[before]
-		known := i >= 0 && p.word(r.table.columns[i].member)
-		if known {
-			p.space()
-		} else {
-			var ok bool
-			if name, ok = p.name(); !ok {
-				return false
-			}
-			if i, known = r.table.find(name); known {
-				d.next[before] = i
-			}
+		i, name, ok := d.name(&p, before)
+		if !ok {
+			return false
 		}
+		known := i >= 0
 		switch {
 		case !known:
 			before = afterUnknown
@@ -197,9 +188,6 @@ func (d *Decoder) scan(w *Row, s string) bool {
 		}
 		wanted := known && r.wanted[i]
 		if !wanted {
-			if known {
-				name = r.table.columns[i].name
-			}
 			_, ignored := r.ignoredColumns[name]
 			if ignored || r.ignoreUnknown || known && r.table.columns[i].kind == kindIgnored {
 				if !p.skip() {
@@ -229,6 +217,25 @@ func (d *Decoder) scan(w *Row, s string) bool {
 	}
 	slices.Sort(others)
 	return p.end() && len(slices.Compact(others)) == len(others)
+}
+
+// name reads a member's name; i is its column, -1: of none. before is the
+// column before.
+func (d *Decoder) name(p *scanner, before int) (i int, name string, ok bool) {
+	t := d.rules.table
+	if i = d.next[before]; i >= 0 && p.word(t.columns[i].member) {
+		p.space()
+		return i, t.columns[i].name, true
+	}
+	if name, ok = p.name(); !ok {
+		return -1, "", false
+	}
+	i, known := t.find(name)
+	if !known {
+		return -1, name, true
+	}
+	d.next[before] = i
+	return i, name, true
 }
 
 // trimSpace is strings.TrimSpace; most texts have nothing to trim.
