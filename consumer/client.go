@@ -1,12 +1,10 @@
 package consumer
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"net"
@@ -580,8 +578,7 @@ func (c *Client) produceTo(ctx context.Context, transactionalID string, lanes []
 		// kafka-go writes the raw records as they are: their length is ours to put before them.
 		b := batches[l]
 		size := binary.BigEndian.AppendUint32(nil, uint32(len(b.head)+len(b.rest)))
-		p := rawproduce.RequestPartition{Partition: int32(l.partition), RecordSet: protocol.RawRecordSet{
-			Reader: io.MultiReader(bytes.NewReader(size), bytes.NewReader(b.head), bytes.NewReader(b.rest))}}
+		p := rawproduce.RequestPartition{Partition: int32(l.partition), RecordSet: protocol.RawRecordSet{Reader: &net.Buffers{size, b.head, b.rest}}}
 		at := slices.IndexFunc(request.Topics, func(t rawproduce.RequestTopic) bool { return t.Topic == l.topic })
 		if at < 0 {
 			at = len(request.Topics)

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"learnsink/handlers"
@@ -112,7 +113,11 @@ func (g *gatherer) take(b *batch) (full bool) {
 		b.bytes += size
 		n++
 	}
-	b.records = append(b.records, g.left.Records[:n]...)
+	if len(b.records) == 0 {
+		b.records = g.left.Records[:n:n] // one chunk is enough, often
+	} else {
+		b.records = append(slices.Grow(b.records, g.limits.rows-len(b.records)), g.left.Records[:n]...)
+	}
 	if n > 0 {
 		g.anchor = anchorOf(g.left.Records[:n])
 	}

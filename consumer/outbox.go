@@ -77,10 +77,19 @@ type payload struct {
 
 // packer packs outputs into payloads. It is safe for concurrent use.
 type packer struct {
-	codec   *compressor
-	topics  *outputTopics
-	benches sync.Pool // of *packing: its buffers grow to what a payload takes
+	codec  *compressor
+	topics *outputTopics
+	mu     sync.Mutex
+	idle   []*packing // their buffers have grown to what a payload takes
 }
+
+// idlePackings is how many are kept: about as many as there are payloads in
+// the making at once. (A sync.Pool would forget them with every collection,
+// of which there is one every few batches.)
+const idlePackings = 4
+
+// idleBytes is how large a buffer may be to be kept.
+const idleBytes = 4 << 20
 
 // packing is a payload in the making.
 type packing struct {
@@ -101,16 +110,45 @@ type packedTopic struct {
 
 // begin begins the payload of a batch of one source partition. It asks no broker.
 func (p *packer) begin(sourcePartition int) *packing {
-	b, _ := p.benches.Get().(*packing)
-	if b == nil {
-		b = &packing{packer: p}
-	}
+	b := p.take()
 	for i := range b.topics {
 		b.topics[i].renew(p.topics)
 	}
 	b.payload = append(b.payload[:0], payloadOfBatches, 0, 0, 0, 0) // outputs: end knows how many
 	b.payload = binary.AppendUvarint(b.payload, uint64(sourcePartition))
 	return b
+}
+
+func (p *packer) take() *packing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last := len(p.idle) - 1; last >= 0 {
+		b := p.idle[last]
+		p.idle = p.idle[:last]
+		return b
+	}
+	return &packing{packer: p}
+}
+
+// give takes a packing back that is over.
+func (p *packer) give(b *packing) {
+	clear(b.forms[:cap(b.forms)])
+	for i := range b.topics {
+		for l := range b.topics[i].lanes {
+			if batch := &b.topics[i].lanes[l]; cap(batch.records) > idleBytes {
+				batch.records = nil
+			}
+		}
+	}
+	if cap(b.payload) > idleBytes {
+		b.payload = nil
+	}
+	b.outputs = 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) < idlePackings {
+		p.idle = append(p.idle, b)
+	}
 }
 
 func (b *packing) topic(name string) *packedTopic {
@@ -208,9 +246,7 @@ func (b *packing) end() ([]byte, error) {
 		binary.BigEndian.PutUint32(b.payload[1:], uint32(b.outputs))
 		payload = bytes.Clone(b.payload)
 	}
-	b.outputs = 0
-	clear(b.forms[:cap(b.forms)])
-	b.packer.benches.Put(b)
+	b.packer.give(b)
 	return payload, nil
 }
 

@@ -16,6 +16,8 @@ import (
 // keyed is an entry of accepted events, with keys that differ.
 func (p *press) keyed(from, to int64, pack func([]output) ([]byte, error)) handlers.OutboxEntry {
 	p.t.Helper()
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
 	var outputs []output
 	truth := p.world.truths[p.tp]
 	truth.peak = max(truth.peak, to)

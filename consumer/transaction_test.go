@@ -33,6 +33,8 @@ func newPress(t *testing.T, w *simWorld, name string) *press {
 // many bytes, and a dead letter for each odd one.
 func (p *press) entry(from, to int64, bytes int) handlers.OutboxEntry {
 	p.t.Helper()
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
 	var outputs []output
 	truth := p.world.truths[p.tp]
 	truth.peak = to
