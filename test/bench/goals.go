@@ -95,6 +95,29 @@ func (r *report) goals() (goals []goal) {
 	return goals
 }
 
+// compared returns how this build did beside the others.
+func (r *report) compared() (out []goal) {
+	var others []string
+	for _, text := range r.binaries {
+		name, _, _ := strings.Cut(text, "=")
+		others = append(others, name)
+	}
+	for _, l := range r.lines() {
+		if !slices.Contains(others, l.contender) {
+			continue
+		}
+		what := strings.Join(strings.Fields(strings.Join([]string{l.scenario, l.name, l.phase}, " ")), " ") + ", "
+		for name, value := range map[string]func(*result) float64{"rows/s": rateOf, "CPU of the client": func(r *result) float64 { return r.Client }, "CPU of PostgreSQL": func(r *result) float64 { return r.Postgres }} {
+			values := ratios(r.values(l.scenario, l.name, learnsink, l.phase, value), r.values(l.scenario, l.name, l.contender, l.phase, value))
+			if len(values) > 0 {
+				out = append(out, goal{What: what + name + ": learnsink : " + l.contender, Got: spreadOf(values), digits: 2})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b goal) int { return cmp.Compare(a.What, b.What) })
+	return out
+}
+
 // ratios pairs measurements by their turns.
 func ratios(a, b []float64) (ratios []float64) {
 	for i := range min(len(a), len(b)) {
@@ -148,7 +171,10 @@ func printGoals(out io.Writer, goals []goal) {
 	fmt.Fprintln(w, "what\tgoal\treached\t")
 	for _, g := range goals {
 		verdict := "met"
-		if !g.Met {
+		switch {
+		case g.Want == "":
+			verdict = ""
+		case !g.Met:
 			verdict = "missed"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", g.What, g.Want, strings.TrimSpace(g.Got.format(g.digits)+" "+g.Unit), verdict)

@@ -130,7 +130,7 @@ func (r *report) print(out io.Writer) {
 		fmt.Fprintln(w)
 	}
 	_ = w.Flush() // to a terminal or a file of ours
-	if goals := r.goals(); len(goals) > 0 && !r.quick {
+	if goals := append(r.compared(), r.goals()...); len(goals) > 0 && !r.quick {
 		fmt.Fprintln(out)
 		printGoals(out, goals)
 	}

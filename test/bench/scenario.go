@@ -327,7 +327,7 @@ func (b *bench) contend(ctx context.Context, contender string, l load, phases []
 
 func (r *result) line() string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s, %s: %.0f rows/s", r.Contender, r.Phase, r.Rate)
+	fmt.Fprintf(&out, "%s: %.0f rows/s", strings.TrimSuffix(r.Contender+", "+r.Phase, ", "), r.Rate)
 	if r.P99 > 0 {
 		fmt.Fprintf(&out, "; p50 %.1f ms, p99 %.1f ms", r.P50*1e3, r.P99*1e3)
 	}
