@@ -261,18 +261,23 @@ func (b *bench) template(ctx context.Context, build build, w world, tableRows in
 // large is a catalogue of gigabytes.
 const large = 5_000_000
 
-// fillCatalogue fills the catalogue; the indexes that are no keys are made once it is there.
+// fillCatalogue fills the catalogue; keys and indexes are made once it is there,
+// or ten million learners would take all day.
 func (b *bench) fillCatalogue(ctx context.Context, conn *pgx.Conn, w world) error {
-	rows, err := conn.Query(ctx, `SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
-		WHERE indrelid IN ('learnsink.registration'::regclass, 'learnsink.learner'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)`)
+	rows, err := conn.Query(ctx, `
+SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname), format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+FROM pg_constraint WHERE contype IN ('p', 'u') AND conrelid IN ('learnsink.registration'::regclass, 'learnsink.learner'::regclass)
+UNION ALL
+SELECT 'DROP INDEX ' || indexrelid::regclass, pg_get_indexdef(indexrelid)
+FROM pg_index WHERE indrelid IN ('learnsink.registration'::regclass, 'learnsink.learner'::regclass) AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)`)
 	if err != nil {
 		return err
 	}
 	statements := []string{"SET synchronous_commit = off; SET maintenance_work_mem = '1GB'"}
-	var name, definition string
+	var drop, add string
 	var again []string
-	if _, err := pgx.ForEachRow(rows, []any{&name, &definition}, func() error {
-		statements, again = append(statements, "DROP INDEX "+name), append(again, definition)
+	if _, err := pgx.ForEachRow(rows, []any{&drop, &add}, func() error {
+		statements, again = append(statements, drop), append(again, add)
 		return nil
 	}); err != nil {
 		return err
