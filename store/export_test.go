@@ -63,3 +63,11 @@ func ReadWhole(t testing.TB, s *Store) {
 
 // Age makes the young generation of what is remembered the old one.
 func Age(s *Store) { s.cache.old, s.cache.young = s.cache.young, newAnswers() }
+
+// LooksFirst reports whether the next batch of a partition is expected to change little.
+func LooksFirst(s *Store, tp handlers.TopicPartition) bool { return s.habits.of(tp).lookFirst }
+
+// Careful makes the next batches of a partition lock every key first.
+func Careful(s *Store, tp handlers.TopicPartition, batches int) {
+	s.habits.learn(tp, way{careful: batches + 1})
+}
