@@ -81,7 +81,7 @@ ORDER BY email_folded, created_at NULLS LAST, login_folded`,
 }
 
 // readCatalogue reads all learners by the kinds that are wanted, with all
-// registrations; nil where that would be more than wholeBytes.
+// registrations, and the learning objects; nil where that would be more than wholeBytes.
 func (s *Store) readCatalogue(ctx context.Context, want [kinds]bool) (a *answers, version int64, err error) {
 	defer wrap(&err, "read the catalogue")
 	err = s.reading(ctx, func(tx pgx.Tx) error {
@@ -103,6 +103,9 @@ FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); er
 		}
 		whole := newAnswers()
 		if err := whole.readPlaces(ctx, tx); err != nil {
+			return err
+		}
+		if err := whole.readObjects(ctx, tx); err != nil {
 			return err
 		}
 		whole.registrations.grow(learners)
@@ -135,6 +138,33 @@ FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); er
 		return nil
 	})
 	return a, version, err
+}
+
+// maxObjects is how many learning objects are read at once.
+const maxObjects = 50_000
+
+// readObjects reads all learning objects, unless they are too many.
+func (a *answers) readObjects(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, `SELECT guid_folded, id, guid, coalesce(code, ''), provider FROM learnsink.learning_object ORDER BY guid_folded LIMIT $1`, maxObjects+1)
+	if err != nil {
+		return err
+	}
+	var key string
+	var o handlers.LearningObject
+	if _, err = pgx.ForEachRow(rows, []any{&key, &o.ID, &o.GUID, &o.Code, &o.Provider}, func() error {
+		a.addObject(objectsByGUID, key, o)
+		if o.Code != "" {
+			a.addObject(objectsByCode, o.Code, o) // the first one of its code
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if a.allObjects = len(a.byGUID) <= maxObjects; !a.allObjects {
+		clear(a.byGUID)
+		clear(a.byCode)
+	}
+	return nil
 }
 
 // readPlaces reads all sessions with their trainings.

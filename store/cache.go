@@ -80,10 +80,7 @@ func (c *cache) answer(refs *handlers.References, f *handlers.Facts) (rest *hand
 	}
 	objects := func(questions map[string]struct{}, of func(*answers) map[string]handlers.LearningObject, found map[string]handlers.LearningObject) (open map[string]struct{}) {
 		for q := range questions {
-			o, known := of(c.young)[q]
-			if !known {
-				o, known = of(c.old)[q]
-			}
+			o, known := c.object(of, q)
 			switch {
 			case !known:
 				if open == nil {
@@ -121,6 +118,18 @@ func (c *cache) learner(ref handlers.LearnerRef) (id int64, from *answers) {
 		}
 	}
 	return 0, nil
+}
+
+// object returns a learning object; the zero value: there is none.
+func (c *cache) object(of func(*answers) map[string]handlers.LearningObject, key string) (o handlers.LearningObject, known bool) {
+	if c.whole != nil && c.whole.allObjects {
+		return of(c.whole)[key], true
+	}
+	if o, known = of(c.young)[key]; known {
+		return o, true
+	}
+	o, known = of(c.old)[key]
+	return o, known
 }
 
 // keep adds what the database has answered to questions.
@@ -166,6 +175,7 @@ type answers struct {
 	byGUID        map[string]handlers.LearningObject // the zero value: there is none
 	byCode        map[string]handlers.LearningObject
 	objectBytes   int
+	allObjects    bool // what is not there does not exist
 }
 
 type place struct {

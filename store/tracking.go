@@ -330,10 +330,11 @@ func differs(stored, row string) string {
 
 const (
 	// forget is for keys whose row in tracking is ours, so that nobody else
-	// touches their memory.
+	// touches their memory. Where nothing was ever deleted, it looks no further.
 	forget = `
 DELETE FROM learnsink.tracking_deleted WHERE ctid = ANY (ARRAY(
-  SELECT t.ctid FROM ` + unnestKeys + ` CROSS JOIN LATERAL (SELECT t.ctid FROM learnsink.tracking_deleted t ` + underKey + ` OFFSET 0) t))
+  SELECT t.ctid FROM ` + unnestKeys + ` CROSS JOIN LATERAL (SELECT t.ctid FROM learnsink.tracking_deleted t ` + underKey + ` OFFSET 0) t
+  WHERE EXISTS (SELECT FROM learnsink.tracking_deleted)))
 RETURNING registration_id, learning_object_id, event_at, source_topic, source_partition, source_offset`
 
 	deleteTracking = `
