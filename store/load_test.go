@@ -120,6 +120,23 @@ func TestLoadCatalogue(t *testing.T) {
 		}
 	})
 
+	t.Run("times, numbers and texts arrive as they are", func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := load(t, w.Store, map[string]string{
+			"learners.csv": "login,createdAt\na,0001-01-01\nb,1969-12-31T23:59:59.999999Z\nc,9999-12-31T23:59:59.999999Z\nd,\nÉ,2000-01-01\n",
+			"rooms.csv":    "guid,label,capacity\nx,\"a,\nb\",2147483647\ny,\"say \"\"hi\"\"\",0\n",
+		}, store.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := w.text(`SELECT login_folded, created_at AT TIME ZONE 'UTC' FROM learnsink.learner WHERE login_folded !~ '^l' ORDER BY 1`),
+			"(a,\"0001-01-01 00:00:00\")\n(b,\"1969-12-31 23:59:59.999999\")\n(c,\"9999-12-31 23:59:59.999999\")\n(d,)\n(é,\"2000-01-01 00:00:00\")"; got != want {
+			t.Errorf("learners: %s\nwant %s", got, want)
+		}
+		if got, want := w.text(`SELECT label, capacity FROM learnsink.room WHERE guid IN ('x', 'y') ORDER BY guid`), "(\"a,\nb\",2147483647)\n(\"say \"\"hi\"\"\",0)"; got != want {
+			t.Errorf("rooms: %s\nwant %s", got, want)
+		}
+	})
+
 	t.Run("every bad line is named, and none is loaded unless asked for", func(t *testing.T) {
 		w := newWorld(t)
 		files := small()
@@ -262,7 +279,8 @@ func TestFactsConform(t *testing.T) {
 		}
 		return s
 	}
-	for range 3 {
+	for round := range 4 {
+		onlyLogins, onlyGUIDs := round%2 == 1, round >= 2 // registrations are resolved in other ways then
 		files := map[string]string{}
 		line := func(file, format string, args ...any) { files[file] += fmt.Sprintf(format+"\n", args...) }
 		line("learners.csv", "login,refNumber,email,createdAt")
@@ -287,15 +305,17 @@ func TestFactsConform(t *testing.T) {
 			line("sessions.csv", "%d,%s,%s,%d", i+1, some(6, "sg"), some(6, "title"), 1+rng.IntN(9)) // 9: no such training
 		}
 		for range 80 {
-			login := ""
+			login, ref, email, id := "", some(6, "ref"), some(6, "mail@é"), ""
 			if rng.IntN(2) == 0 {
 				login = fmt.Sprintf("login%d", rng.IntN(30))
+				if onlyLogins {
+					ref, email = "", ""
+				}
 			}
-			id := ""
-			if rng.IntN(2) == 0 {
+			if rng.IntN(2) == 0 && !onlyGUIDs {
 				id = fmt.Sprint(1 + rng.IntN(22))
 			}
-			line("registrations.csv", "%s,%s,%s,%s,%s", login, some(6, "ref"), some(6, "mail@é"), some(6, "sg"), id)
+			line("registrations.csv", "%s,%s,%s,%s,%s", login, ref, email, some(6, "sg"), id)
 		}
 
 		memory, bad, err := catalogue.LoadMemory(folder(t, files))
