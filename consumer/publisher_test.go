@@ -233,9 +233,9 @@ func TestSpoiltEntriesAreNotPublished(t *testing.T) {
 		p := newPress(t, w, "p")
 		p.begin()
 		p.publish(p.keyed(0, 10, p.packer.repack))
-		whole, spoilt := p.keyed(10, 20, p.packer.repack), p.keyed(20, 30, p.packer.repack)
+		whole, spoilt := p.keyed(10, 20, p.packer.repack), p.keyed(20, 600, p.packer.repack) // too much to be packed anew
 		spoilt.Payload[len(spoilt.Payload)-1] ^= 1
-		if err := p.Publish(t.Context(), []handlers.OutboxEntry{whole, spoilt}); err == nil || !strings.Contains(err.Error(), "offsets 20 to 29") {
+		if err := p.Publish(t.Context(), []handlers.OutboxEntry{whole, spoilt}); err == nil || !strings.Contains(err.Error(), "offsets 20 to 599") {
 			t.Errorf("%v", err)
 		}
 		p.begin()
