@@ -22,6 +22,7 @@ func FuzzPayload(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{payloadOfOutputs})
 	f.Add([]byte{payloadOfBatches})
+	f.Add([]byte{payloadOfBatches, 0, 0, 0, 0, 3, 1, 't', 1, 0, 0}) // a parcel without forms
 	plain, undo := packerFor(f, NoCompression, 2, 2000), &decompressor{}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		raw = bytes.Clone(raw)
