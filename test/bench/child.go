@@ -39,11 +39,19 @@ func (b *bench) spawn(c *child) error {
 // look notes what the process takes; that it has ended is an error where it ended badly.
 func (c *child) look() error {
 	c.remember()
+	if c.over() {
+		return c.outcome()
+	}
+	return nil
+}
+
+// over says whether the process has ended.
+func (c *child) over() bool {
 	select {
 	case <-c.ended:
-		return c.outcome()
+		return true
 	default:
-		return nil
+		return false
 	}
 }
 
@@ -89,9 +97,7 @@ func (c *child) cpu() float64 {
 }
 
 func (c *child) kill() {
-	select {
-	case <-c.ended:
-	default:
+	if !c.over() {
 		_ = c.cmd.Process.Kill() // it may be ending just now
 		<-c.ended
 	}

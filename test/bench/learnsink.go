@@ -111,6 +111,7 @@ func (b *bench) drain(ctx context.Context, build build, database string, db *pgx
 	}
 	// 1. Until every row is applied, and announced.
 	var applied, published time.Time
+	alive := started // the last time that a process was seen running
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for published.IsZero() {
@@ -124,9 +125,13 @@ func (b *bench) drain(ctx context.Context, build build, database string, db *pgx
 			Scan(&done, &waiting); err != nil {
 			return r, err
 		}
+		running := 0
 		for _, c := range children {
 			if err := c.look(); err != nil {
 				return r, err
+			}
+			if !c.over() {
+				running++
 			}
 			if done*10 >= int64(s.rows)*9 {
 				c.enoughProfile()
@@ -139,6 +144,11 @@ func (b *bench) drain(ctx context.Context, build build, database string, db *pgx
 			if waiting == 0 {
 				published = time.Now()
 			}
+		}
+		if running > 0 {
+			alive = time.Now()
+		} else if published.IsZero() && time.Since(alive) > time.Second { // of which the database tells no more than before
+			return r, fmt.Errorf("learnsink has ended, and %d of %d rows are applied, %d batches still to be announced", done, s.rows, waiting)
 		}
 	}
 	// 2. Until the processes have ended by themselves.

@@ -117,13 +117,17 @@ func number(v float64) string {
 }
 
 func (b *bench) badShares(ctx context.Context, report *report) error {
-	return b.turns(ctx, report, bad, varied(b.standard(), []float64{0.02, 0.5}, func(l *load, v float64) { l.bad = v }))
+	values := []float64{0.02, 0.5}
+	if b.quick {
+		values = values[1:]
+	}
+	return b.turns(ctx, report, bad, varied(b.standard(), values, func(l *load, v float64) { l.bad = v }))
 }
 
 func (b *bench) partitionCounts(ctx context.Context, report *report) error {
 	values := []float64{1, 4, 12}
 	if b.quick {
-		values = []float64{1, 3}
+		values = []float64{3}
 	}
 	return b.turns(ctx, report, partitions, varied(b.standard(), values, func(l *load, v float64) { l.partitions = int(v) }))
 }
