@@ -136,6 +136,9 @@ func (c *cache) object(of func(*answers) map[string]handlers.LearningObject, key
 func (c *cache) keep(f *handlers.Facts, asked *handlers.References) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.Version < c.version {
+		return // it was asked before a load; should the database have gone back, apply says so
+	}
 	c.reset(f.Version)
 	for ref := range asked.Learners {
 		id := f.Learners[ref]
