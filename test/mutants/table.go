@@ -5,6 +5,8 @@ const (
 	apply        = "store/apply.go"
 	ledger       = "store/ledger.go"
 	rows         = "store/rows.go"
+	tracking     = "store/tracking.go"
+	intervention = "store/intervention.go"
 	leaseFile    = "consumer/lease.go"
 	pipelineFile = "consumer/pipeline.go"
 	gather       = "consumer/gather.go"
@@ -48,7 +50,7 @@ var mutants = []mutant{
 	{"safe-to-retry-believed", "a COMMIT without a reply is taken for not done where pgx says that trying again is safe", chaos, []edit{
 		{apply, "		case errors.Is(err, errFaster), again(err):\n", "		case errors.Is(err, errFaster), again(err), unsaid:\n"},
 		{apply, "		case errors.Is(err, errUnknown):\n", "		case errors.Is(err, errUnknown) && !unsaid:\n"},
-		{apply, "		err := s.apply(ctx, b, bisect)\n", "		err := s.apply(ctx, b, bisect)\n		unsaid := errors.Is(err, errUnknown) && pgconn.SafeToRetry(err)\n"},
+		{apply, "		err := s.apply(ctx, b, &way)\n", "		err := s.apply(ctx, b, &way)\n		unsaid := errors.Is(err, errUnknown) && pgconn.SafeToRetry(err)\n"},
 	}},
 	{"no-init-producer-id", "after an uncertain reply the marker is read and publishing goes on, and the transactional id is not taken over first", simulation, []edit{
 		{transaction, "	producer *producer\n}", "	producer *producer\n	kept     *producer\n}"},
@@ -62,22 +64,16 @@ var mutants = []mutant{
 	}
 `},
 	}},
-	{"unsorted-keys", "keys are locked and written in any order", chaos, []edit{
-		{rows, "JOIN learnsink.tracking t USING (registration_id, learning_object_id)\nORDER BY 1, 2 FOR", "JOIN learnsink.tracking t USING (registration_id, learning_object_id)\nFOR"},
-		{rows, "JOIN learnsink.tracking_deleted t USING (registration_id, learning_object_id)\nORDER BY 1, 2 FOR", "JOIN learnsink.tracking_deleted t USING (registration_id, learning_object_id)\nFOR"},
-		{rows, "ORDER BY 1 FOR UPDATE OF i", "FOR UPDATE OF i"},
-		{rows, "ORDER BY 1 FOR UPDATE OF r", "FOR UPDATE OF r"},
-		{rows, "	slices.SortFunc(keys, compare)\n", ""},
-		{rows, "	\"slices\"\n", ""},
+	{"unsorted-keys", "keys are locked and written in an order of each process's own", chaos, []edit{
+		{tracking, "import (\n	\"cmp\"\n", "import (\n	\"cmp\"\n	\"hash/maphash\"\n"},
+		{tracking, "	return cmp.Or(cmp.Compare(a.RegistrationID, b.RegistrationID), cmp.Compare(a.LearningObjectID, b.LearningObjectID))\n}", "	return cmp.Compare(maphash.Comparable(ownSeed, a), maphash.Comparable(ownSeed, b))\n}\n\nvar ownSeed = maphash.MakeSeed()"},
+		{intervention, "ORDER BY 1 FOR UPDATE OF i", "FOR UPDATE OF i"},
+		{intervention, "ORDER BY 1 FOR UPDATE OF r", "FOR UPDATE OF r"},
+		{rows, "	slices.SortFunc(keys, strings.Compare)\n", ""},
+		{rows, "	\"strings\"\n", ""},
 	}},
 	{"no-collapse", "every row of a batch is written, not the last one of each key", chaos, []edit{
-		{rows, "	for _, key := range sortedKeys(tracking, compareTracking) {\n		d := tracking[key].last\n		if d == nil {\n			continue\n		}\n", `	for i := range decisions {
-		d := &decisions[i]
-		if d.Verdict != handlers.Accepted || d.Tracking == nil {
-			continue
-		}
-		key := d.Tracking.TrackingKey
-`},
+		{rows, "				last = d\n			}\n		}\n		if last != nil {\n			w.tracking.add(last, was, looked)\n		}\n", "				last = d\n				w.tracking.add(last, was, looked)\n			}\n		}\n"},
 	}},
 	{"outbox-dropped-before-end-txn", "an outbox entry may go as soon as its publication begins", simulation, []edit{
 		{leaseFile, "		if err := l.publish(ctx, entries); err != nil {\n			return err\n		}\n		// Only now", "		l.published.Store(entries[len(entries)-1].To)\n		if err := l.publish(ctx, entries); err != nil {\n			return err\n		}\n		// Only now"},
