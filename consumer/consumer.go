@@ -47,6 +47,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -197,6 +198,7 @@ type Consumer struct {
 	sources map[string]*handlers.Source // by topic
 	topics  []string                    // of the sources, in order
 	packer  *packer
+	rows    sync.Pool // of *[]handlers.Row, lent to batches that are judged
 }
 
 // New prepares a consumer; nothing is connected to before Run. A nil m counts
@@ -350,6 +352,7 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
 		},
 		packer:   c.packer,
+		rows:     &c.rows,
 		metrics:  c.metrics,
 		progress: newProgress(tp),
 		logger:   c.logger.With().Str("topic", tp.Topic).Int("partition", tp.Partition).Logger(),

@@ -29,8 +29,8 @@ type gatherer struct {
 // first; once there is no backlog it lingers for more rows, as long as
 // limits.linger. A batch without offsets means that nothing is there.
 func (g *gatherer) gather(ctx context.Context) (*batch, error) {
-	b := &batch{source: g.source, from: g.next, to: g.next}
 	began := time.Now()
+	b := &batch{source: g.source, from: g.next, to: g.next, read: began}
 	var deadline time.Time // until which more rows are waited for
 	for {
 		if g.left.Next <= g.next {

@@ -192,6 +192,7 @@ type batch struct {
 	from, to int64
 	records  []handlers.Record
 	bytes    int
+	read     time.Time // the event's time of records that have none
 }
 
 // turn lets the batches of a partition pass the stages with an effect one by
@@ -227,68 +228,13 @@ func await(ctx context.Context, turn <-chan struct{}) error {
 // It returns nil once the batch is committed, and an error only where the
 // whole lease has to end; a batch that is waiting for machinery waits here.
 func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error {
-	// 1. Decode. No effect. A crash up to step 4 leaves nothing: whoever
-	// claims the partition reads the same offsets again and decides the same.
-	took := l.metrics.stage("decode")
-	rules := l.source.Rules
-	rows := make([]handlers.Row, len(b.records))
-	decoder, refs := rules.Decoder(), handlers.NewReferences()
-	now := time.Now() // the event's time where the record has none
-	for i := range b.records {
-		b.records[i].Incarnation = l.position.Incarnation
-		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, now)
-		decoder.Decode(&rows[i], &b.records[i], at)
-		rows[i].Refer(refs)
-	}
-	decoding := took()
-
-	// 2. Facts. No effect. Without a catalogue the partition waits here.
-	took = l.metrics.stage("facts")
-	var facts *handlers.Facts
-	ask := func(ctx context.Context) error {
-		answer, err := l.store.Facts(ctx, refs)
-		if err == nil { // else what was asked before stays: apply finds it stale again
-			facts = answer
-		}
+	// 1. to 3. Decode, ask for facts, decide. No effect. A crash up to step 4
+	// leaves nothing: whoever claims the partition reads the same offsets
+	// again and decides the same.
+	judged, err := l.judge(ctx, b)
+	if err != nil {
 		return err
 	}
-	if err := l.attempt(ctx, "facts", ask); err != nil {
-		return err
-	}
-	asking := took()
-
-	// 3. Decide. No effect. Decisions rest on the rows and the facts alone,
-	// so they can be made again whenever they have to be. What the marker says
-	// is published already makes no outputs.
-	took = l.metrics.stage("decide")
-	var payload []byte
-	ignored := 0 // offsets without a row
-	decide := func() *handlers.Batch {
-		decisions := slices.DeleteFunc(rules.DecideAll(rows, facts), func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
-		ignored = len(rows) - len(decisions)
-		decided := &handlers.Batch{
-			Source: l.source, Partition: l.tp.Partition, Epoch: l.position.Epoch, From: b.from, To: b.to,
-			Round: l.position.Round, Incarnation: l.position.Incarnation, Anchor: anchorOf(b.records),
-			Decisions: decisions, FactsVersion: facts.Version,
-		}
-		decided.Encode = func(settled []handlers.Decision) (_ []byte, err error) {
-			packing, outputs := l.packer.begin(l.tp.Partition), handlers.NewOutputs(l.source, time.Now())
-			silent := l.announced.Load()
-			for i := range settled {
-				if settled[i].Record.Offset < silent {
-					continue
-				}
-				if o, ok := outputs.Of(&settled[i]); ok {
-					packing.add(o)
-				}
-			}
-			payload, err = packing.end()
-			return payload, err
-		}
-		return decided
-	}
-	decided := decide()
-	deciding := took()
 
 	// 4. Apply: one transaction moves the position and writes rows,
 	// rejections, ledger and outbox. Crash before its commit: nothing has
@@ -299,27 +245,26 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	if err := await(ctx, before.applied); err != nil {
 		return err
 	}
-	took = l.metrics.stage("apply")
-	err := l.attempt(ctx, "apply", func(ctx context.Context) error {
+	took := l.metrics.stage("apply")
+	err = l.attempt(ctx, "apply", func(ctx context.Context) (err error) {
 		for {
-			if decided == nil {
-				decided = decide() // the last attempt has settled its decisions
+			if judged == nil { // the last attempt has settled its decisions, or they rest on a catalogue that has changed
+				if judged, err = l.judge(ctx, b); err != nil {
+					return err
+				}
 			}
-			if reason, flood := l.breaker.trips(decided.Decisions); flood {
+			if reason, flood := l.breaker.trips(judged.batch.Decisions); flood {
 				return l.trip(ctx, reason)
 			}
-			attempted := decided
-			decided, payload = nil, nil
-			attempted.Published = l.published.Load()
-			err := l.store.Apply(ctx, attempted)
+			attempted := judged
+			judged = nil
+			attempted.batch.Published = l.published.Load()
+			err := l.store.Apply(ctx, attempted.batch)
 			if err == nil {
-				decided = attempted
+				judged = attempted
 				return nil
 			}
 			if !errors.Is(err, handlers.ErrStaleFacts) {
-				return err
-			}
-			if err := ask(ctx); err != nil { // the catalogue has changed meanwhile
 				return err
 			}
 		}
@@ -328,6 +273,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 		return err
 	}
 	applying := took()
+	decided := judged.batch
 	l.dropped.Store(max(l.dropped.Load(), decided.Published))
 	l.breaker.passed(decided.Decisions)
 	l.progress.arrived(b.to)
@@ -335,9 +281,9 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	if b.from < l.announced.Load() && b.to >= l.announced.Load() {
 		l.settle("behind")
 	}
-	accepted, rejected := l.metrics.applied(b, decided.Decisions, ignored)
-	l.metrics.absences(rules, rows)
-	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: payload})
+	accepted, rejected := l.metrics.applied(b, decided.Decisions, judged.ignored)
+	l.metrics.absences(string(l.source.Rules.Action()), judged.absent)
+	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: judged.payload})
 	close(mine.applied)
 
 	// 5. Publish what is waiting: this batch's outbox entry, and those of the
@@ -385,9 +331,83 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	}
 	l.logger.WithLevel(level).Int64("from", b.from).Int64("to", b.to).
 		Int("accepted", accepted).Int("rejected", rejected).Int64("skipped", b.to-b.from-int64(accepted+rejected)).
-		Dur("decode", decoding).Dur("facts", asking).Dur("decide", deciding).
+		Dur("decode", judged.decoding).Dur("facts", judged.asking).Dur("decide", judged.deciding).
 		Dur("apply", applying).Dur("publish", publishing).Dur("commit", committing).Msg("batch")
 	return nil
+}
+
+// judged is a batch with its decisions.
+type judged struct {
+	batch   *handlers.Batch
+	payload []byte         // of the outbox entry, once the batch is applied
+	ignored int            // offsets without a row
+	absent  map[string]int // columns that rows left out
+
+	decoding, asking, deciding time.Duration
+}
+
+// judge decides a batch, as today's catalogue has it, and has no effect.
+// Decisions rest on the records and the catalogue alone, so they can be made
+// again whenever they have to be.
+func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
+	j := &judged{}
+	// 1. Decode.
+	took := l.metrics.stage("decode")
+	rules := l.source.Rules
+	// Rows are large, and done with once they are decided: they are lent.
+	lent, ok := l.rows.Get().(*[]handlers.Row)
+	if !ok {
+		lent = new([]handlers.Row)
+	}
+	defer l.rows.Put(lent)
+	*lent = slices.Grow((*lent)[:0], len(b.records))[:len(b.records)]
+	rows := *lent
+	decoder, refs := rules.Decoder(), handlers.NewReferences()
+	for i := range b.records {
+		b.records[i].Incarnation = l.position.Incarnation
+		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, b.read)
+		decoder.Decode(&rows[i], &b.records[i], at)
+		rows[i].Refer(refs)
+	}
+	j.absent = rules.Absent(rows)
+	j.decoding = took()
+
+	// 2. Facts. Without a catalogue the partition waits here.
+	took = l.metrics.stage("facts")
+	var facts *handlers.Facts
+	if err := l.attempt(ctx, "facts", func(ctx context.Context) (err error) {
+		facts, err = l.store.Facts(ctx, refs)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	j.asking = took()
+
+	// 3. Decide. What the marker says is published already makes no outputs.
+	took = l.metrics.stage("decide")
+	decisions := slices.DeleteFunc(rules.DecideAll(rows, facts), func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
+	j.ignored = len(rows) - len(decisions)
+	j.batch = &handlers.Batch{
+		Source: l.source, Partition: l.tp.Partition, Epoch: l.position.Epoch, From: b.from, To: b.to,
+		Round: l.position.Round, Incarnation: l.position.Incarnation, Anchor: anchorOf(b.records),
+		Decisions: decisions, FactsVersion: facts.Version,
+		Encode: func(settled []handlers.Decision) (_ []byte, err error) {
+			packing, outputs := l.packer.begin(l.tp.Partition), handlers.NewOutputs(l.source, time.Now())
+			silent := l.announced.Load()
+			for i := range settled {
+				if settled[i].Record.Offset < silent {
+					continue
+				}
+				if o, ok := outputs.Of(&settled[i]); ok {
+					packing.add(o)
+				}
+			}
+			j.payload, err = packing.end()
+			return j.payload, err
+		},
+	}
+	j.deciding = took()
+	return j, nil
 }
 
 // enqueue adds the entry of a batch that has been applied.

@@ -141,9 +141,9 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 }
 
 // absences counts the columns that rows left out.
-func (m *Metrics) absences(rules *handlers.Rules, rows []handlers.Row) {
-	for column, n := range rules.Absent(rows) {
-		m.absent.WithLabelValues(string(rules.Action()), column).Add(float64(n))
+func (m *Metrics) absences(action string, columns map[string]int) {
+	for column, n := range columns {
+		m.absent.WithLabelValues(action, column).Add(float64(n))
 	}
 }
 

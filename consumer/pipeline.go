@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -67,6 +68,7 @@ type pipeline struct {
 	offsets   Offsets
 	limits    pipelineLimits
 	packer    *packer
+	rows      *sync.Pool // of *[]handlers.Row
 	metrics   *Metrics
 	progress  *progress
 	logger    zerolog.Logger

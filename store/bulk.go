@@ -108,6 +108,7 @@ FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); er
 		if err := whole.readObjects(ctx, tx); err != nil {
 			return err
 		}
+		learners += learners / 50 // an estimate, which is not to double the tables by being short
 		whole.registrations.grow(learners)
 		for kind := range bySeveral {
 			if !want[kind] {
