@@ -68,6 +68,9 @@ func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, erro
 	case codecSnappy:
 		return decompressSnappy(in, limit)
 	case codecLZ4:
+		if out, ok := decompressLZ4(in, limit); ok {
+			return out, nil
+		}
 		if d.lz4 == nil {
 			d.lz4 = lz4.NewReader(nil)
 		}
@@ -102,6 +105,69 @@ func readCapped(r io.Reader, size, limit int, name string) ([]byte, error) {
 		return nil, corrupt("%s: %v", name, err)
 	}
 	return out.Bytes(), nil
+}
+
+// decompressLZ4 takes apart a frame of blocks that stand alone, as Kafka's
+// clients write them; false: it is another one, or a spoilt one, or holds more
+// than limit, for the library's Reader to say. That one takes two buffers of
+// the size that blocks may have: 8 MB, for batches of 100 kB, where the sender
+// did not say less.
+func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
+	const (
+		magic     = 0x184d2204
+		version   = 1 << 6
+		alone     = 1 << 5 // blocks do not refer to those before them
+		checksums = 1 << 4 // each block has one behind it
+		checksum  = 1 << 2 // so have all
+		raw       = 1 << 31
+	)
+	if len(in) < 11 || binary.LittleEndian.Uint32(in) != magic || in[4]&^(checksums|checksum) != version|alone {
+		return nil, false
+	}
+	flags, most := in[4], 1<<(8+2*int(in[5]>>4&7)) // of a block
+	in = in[7:]                                    // the header's checksum aside: the record batch has one of its own
+	next := func(n int) (part []byte) {
+		if n > len(in) {
+			return nil
+		}
+		part, in = in[:n:n], in[n:]
+		return part
+	}
+	out = make([]byte, 0, min(limit, max(4*len(in), 512))+1)
+	for len(out) <= limit {
+		head := next(4)
+		if head == nil {
+			return nil, false
+		}
+		size := binary.LittleEndian.Uint32(head)
+		if size == 0 {
+			if flags&checksum != 0 {
+				next(4)
+			}
+			return out, len(in) == 0
+		}
+		block := next(int(size &^ raw))
+		if block == nil || len(block) > most || flags&checksums != 0 && next(4) == nil {
+			return nil, false
+		}
+		if size&raw != 0 {
+			out = append(out, block...)
+			continue
+		}
+		before, most := len(out), min(most, limit-len(out)+1)
+		for room := min(most, 4*len(block)+64); ; room = min(most, 2*room) {
+			out = slices.Grow(out, room)
+			n, err := lz4.UncompressBlock(block, out[before:before+room])
+			if err == nil {
+				out = out[:before+n]
+				break
+			}
+			if room == most { // there is no more to be had
+				return nil, false
+			}
+		}
+	}
+	return nil, false
 }
 
 // xerial is what snappy-java puts before its chunks, with two version numbers
