@@ -153,7 +153,7 @@ func (c *chart) svg() string {
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
 	fmt.Fprintf(&out, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
 	fmt.Fprintf(&out, `<text x="%d" y="24" font-size="16">%s</text>`+"\n", left, html.EscapeString(c.title))
-	text(left, top-8, "end", c.y)
+	text(left, top-14, "end", c.y)
 	for _, v := range ticks {
 		fmt.Fprintf(&out, `<line x1="%d" x2="%.1f" y1="%.1f" y2="%.1f" stroke="#ddd"/>`+"\n", left, left+plotWidth, place(v), place(v))
 		text(left-6, place(v)+4, "end", number(v))
