@@ -57,9 +57,10 @@ func open(ctx context.Context, o options) (b *bench, err error) {
 	if b.dir, err = os.MkdirTemp("", "learnsink-bench-"); err != nil {
 		return nil, err
 	}
+	house := b // where it fails, nothing is returned
 	defer func() {
 		if err != nil {
-			b.close()
+			house.close()
 		}
 	}()
 	if err := os.Chmod(b.dir, 0o755); err != nil { // PostgreSQL may run as another user
