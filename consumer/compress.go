@@ -133,7 +133,7 @@ func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 		part, in = in[:n:n], in[n:]
 		return part
 	}
-	out = make([]byte, 0, min(limit, max(4*len(in), 512))+1)
+	out = make([]byte, 0, min(limit, 4*len(in)+512)+1)
 	for len(out) <= limit {
 		head := next(4)
 		if head == nil {
@@ -141,8 +141,8 @@ func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 		}
 		size := binary.LittleEndian.Uint32(head)
 		if size == 0 {
-			if flags&checksum != 0 {
-				next(4)
+			if flags&checksum != 0 && next(4) == nil {
+				return nil, false
 			}
 			return out, len(in) == 0
 		}
@@ -155,7 +155,7 @@ func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 			continue
 		}
 		before, most := len(out), min(most, limit-len(out)+1)
-		for room := min(most, 4*len(block)+64); ; room = min(most, 2*room) {
+		for room := min(most, max(cap(out)-before, 2*len(block))); ; room = min(most, 2*room) {
 			out = slices.Grow(out, room)
 			n, err := lz4.UncompressBlock(block, out[before:before+room])
 			if err == nil {

@@ -284,6 +284,11 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	accepted, rejected := l.metrics.applied(b, decided.Decisions, judged.ignored)
 	l.metrics.absences(string(l.source.Rules.Action()), judged.absent)
 	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: judged.payload})
+	level := zerolog.DebugLevel
+	if len(b.records) > 0 {
+		level = zerolog.InfoLevel
+	}
+	b.records, judged.batch, judged.payload = nil, nil, nil // the outbox has all that is still needed
 	close(mine.applied)
 
 	// 5. Publish what is waiting: this batch's outbox entry, and those of the
@@ -325,10 +330,6 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	l.progress.update(func(p *progress) { p.Committed = b.to })
 	close(mine.committed)
 
-	level := zerolog.DebugLevel
-	if len(b.records) > 0 {
-		level = zerolog.InfoLevel
-	}
 	l.logger.WithLevel(level).Int64("from", b.from).Int64("to", b.to).
 		Int("accepted", accepted).Int("rejected", rejected).Int64("skipped", b.to-b.from-int64(accepted+rejected)).
 		Dur("decode", judged.decoding).Dur("facts", judged.asking).Dur("decide", judged.deciding).
@@ -359,7 +360,10 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 	if !ok {
 		lent = new([]handlers.Row)
 	}
-	defer l.rows.Put(lent)
+	defer func() {
+		clear(*lent) // or they would keep the records
+		l.rows.Put(lent)
+	}()
 	*lent = slices.Grow((*lent)[:0], len(b.records))[:len(b.records)]
 	rows := *lent
 	decoder, refs := rules.Decoder(), handlers.NewReferences()

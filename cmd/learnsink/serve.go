@@ -51,7 +51,7 @@ there is waited for; a schema that does not fit ends it.`,
 // memoryLimit is what Go's memory is held to, by collecting more often, where
 // GOMEMLIMIT says nothing: half of it is the catalogue, remembered, and what is
 // on the road at full load comes to a quarter.
-const memoryLimit = 208 << 20
+const memoryLimit = 224 << 20
 
 // chooseListeners settles what listens: with --drain nothing that no flag asks
 // for; and where --metrics takes the port of the page for people, which nobody
