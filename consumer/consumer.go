@@ -47,7 +47,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -198,7 +197,7 @@ type Consumer struct {
 	sources map[string]*handlers.Source // by topic
 	topics  []string                    // of the sources, in order
 	packer  *packer
-	rows    sync.Pool // of *[]handlers.Row, lent to batches that are judged
+	rows    lentRows
 }
 
 // New prepares a consumer; nothing is connected to before Run. A nil m counts
@@ -229,6 +228,7 @@ func New(config Config, store Store, logger zerolog.Logger, m *Metrics) (*Consum
 	if err != nil {
 		return nil, err
 	}
+	c.rows = newLentRows()
 	c.packer = &packer{codec: codec, topics: &outputTopics{cluster: c.client}}
 	return c, nil
 }
@@ -352,7 +352,7 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
 		},
 		packer:   c.packer,
-		rows:     &c.rows,
+		rows:     c.rows,
 		metrics:  c.metrics,
 		progress: newProgress(tp),
 		logger:   c.logger.With().Str("topic", tp.Topic).Int("partition", tp.Partition).Logger(),

@@ -337,6 +337,29 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	return nil
 }
 
+// lentRows are rows to be used again. A few are kept, whatever the garbage
+// collector thinks of them (a sync.Pool's it takes, at every turn).
+type lentRows chan *[]handlers.Row
+
+func newLentRows() lentRows { return make(lentRows, 4) }
+
+func (l lentRows) take() *[]handlers.Row {
+	select {
+	case rows := <-l:
+		return rows
+	default:
+		return new([]handlers.Row)
+	}
+}
+
+func (l lentRows) giveBack(rows *[]handlers.Row) {
+	clear(*rows) // or they would keep the records
+	select {
+	case l <- rows:
+	default:
+	}
+}
+
 // judged is a batch with its decisions.
 type judged struct {
 	batch   *handlers.Batch
@@ -356,14 +379,8 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 	took := l.metrics.stage("decode")
 	rules := l.source.Rules
 	// Rows are large, and done with once they are decided: they are lent.
-	lent, ok := l.rows.Get().(*[]handlers.Row)
-	if !ok {
-		lent = new([]handlers.Row)
-	}
-	defer func() {
-		clear(*lent) // or they would keep the records
-		l.rows.Put(lent)
-	}()
+	lent := l.rows.take()
+	defer l.rows.giveBack(lent)
 	*lent = slices.Grow((*lent)[:0], len(b.records))[:len(b.records)]
 	rows := *lent
 	decoder, refs := rules.Decoder(), handlers.NewReferences()

@@ -3,7 +3,6 @@ package consumer
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -68,7 +67,7 @@ type pipeline struct {
 	offsets   Offsets
 	limits    pipelineLimits
 	packer    *packer
-	rows      *sync.Pool // of *[]handlers.Row
+	rows      lentRows
 	metrics   *Metrics
 	progress  *progress
 	logger    zerolog.Logger

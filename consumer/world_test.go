@@ -405,7 +405,7 @@ func (w *world) write(values ...[]byte) {
 // pipeline is the road of an incarnation through the world.
 func (in *incarnation) pipeline() *pipeline {
 	return &pipeline{
-		rows:   new(sync.Pool),
+		rows:   newLentRows(),
 		source: testSource(in.t, tp0.Topic), tp: tp0,
 		log:   &fakeLog{incarnation: in, cluster: "here", chunk: 3},
 		store: in, publisher: in, offsets: in,

@@ -86,19 +86,21 @@ func (s *Store) readCatalogue(ctx context.Context, want [kinds]bool) (a *answers
 	defer wrap(&err, "read the catalogue")
 	err = s.reading(ctx, func(tx pgx.Tx) error {
 		var learners, registrations int
+		var lastLearner, lastRegistration int64
 		if err := tx.QueryRow(ctx, `SELECT `+catalogueIdentity+`,
   (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'learnsink.learner'::regclass),
-  (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'learnsink.registration'::regclass)
-FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); err != nil {
+  (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'learnsink.registration'::regclass),
+  (SELECT coalesce(max(id), 0) FROM learnsink.learner), (SELECT coalesce(max(id), 0) FROM learnsink.registration)
+FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations, &lastLearner, &lastRegistration); err != nil {
 			return err
 		}
-		size := registrations*16 + learners*11 // entries, and where they begin
+		size := registrations*12 + learners*11 // entries, and where they begin
 		for kind := range bySeveral {
 			if want[kind] {
 				size += learners * 40 // a text, and its slot
 			}
 		}
-		if size > wholeBytes {
+		if size > wholeBytes || !fits(lastRegistration) {
 			return nil
 		}
 		whole := newAnswers()
@@ -109,7 +111,11 @@ FROM learnsink.catalogue_version`).Scan(&version, &learners, &registrations); er
 			return err
 		}
 		learners += learners / 50 // an estimate, which is not to double the tables by being short
-		whole.registrations.grow(learners)
+		if lastLearner <= 2*int64(learners)+1024 {
+			whole.registrations.first = make([]uint32, lastLearner+1)
+		} else {
+			whole.registrations.grow(learners)
+		}
 		for kind := range bySeveral {
 			if !want[kind] {
 				continue

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync"
 
 	"learnsink/handlers"
@@ -141,12 +142,16 @@ func (c *cache) keep(f *handlers.Facts, asked *handlers.References) {
 	}
 	c.reset(f.Version)
 	for ref := range asked.Learners {
+		c.bulk.missed(ref)
 		id := f.Learners[ref]
+		regs := f.Registrations[id]
+		if slices.ContainsFunc(regs, func(r handlers.Registration) bool { return !fits(r.ID) }) {
+			continue
+		}
 		c.young.addLearner(ref, id)
 		if id != 0 {
-			c.young.addRegistrations(id, f.Registrations[id])
+			c.young.addRegistrations(id, regs)
 		}
-		c.bulk.missed(ref)
 	}
 	for guid := range asked.LearningObjectGUIDs {
 		c.young.addObject(objectsByGUID, guid, f.LearningObjectsByGUID[guid]) // the zero value: there is none

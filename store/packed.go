@@ -115,10 +115,12 @@ func (a *arena) get(at uint32) []byte {
 }
 
 // chains keep what each learner is registered for: entries that lead from one
-// to the next, in pieces that never move, and a table of where each learner's
-// begin. The zero value is empty.
+// to the next, in pieces that never move, and where each learner's begin: in a
+// list by the learner's id where there are nearly as many as ids, else in a
+// table. The zero value is empty.
 type chains struct {
-	heads   []head // open addressing by the learner's id
+	first   []uint32 // by learner; nil: heads have it. 0: not known, 1: registered for nothing, else the entry + 2
+	heads   []head   // open addressing by the learner's id
 	known   int
 	pages   [][]entry
 	entries uint32
@@ -126,17 +128,18 @@ type chains struct {
 
 type head struct {
 	learner uint32
-	first   uint32 // 0: nobody's slot, 1: registered for nothing, else the entry + 2
+	first   uint32 // as in chains.first; 0: nobody's slot
 }
 
-type entry struct {
-	next, place   uint32
-	idHigh, idLow uint32 // halves: a whole would make the entry a half larger
-}
+type entry struct{ next, place, id uint32 }
+
+// fits reports whether a registration's id can be kept: those beyond four
+// billion are asked for every time.
+func fits(id int64) bool { return id == int64(uint32(id)) }
 
 const entriesOfPage = 1 << 13
 
-func (c *chains) bytes() int { return 8*len(c.heads) + 16*entriesOfPage*len(c.pages) }
+func (c *chains) bytes() int { return 4*len(c.first) + 8*len(c.heads) + 12*entriesOfPage*len(c.pages) }
 
 // grow makes room for n learners.
 func (c *chains) grow(n int) {
@@ -147,50 +150,68 @@ func (c *chains) grow(n int) {
 	c.heads = make([]head, max(64, n*4/3+1, 2*len(old)))
 	for _, h := range old {
 		if h.first != 0 {
-			*c.find(int64(h.learner)) = h
+			*c.slot(int64(h.learner)) = h
 		}
 	}
 }
 
-// find returns a learner's slot, or the empty one where it would be.
-func (c *chains) find(learner int64) *head {
+// slot returns a learner's slot, or the empty one where it would be.
+func (c *chains) slot(learner int64) *head {
 	i := spread(uint64(learner)*0x9e3779b97f4a7c15, len(c.heads)) // neighbours apart
 	for ; c.heads[i].first != 0 && c.heads[i].learner != uint32(learner); i = next(i, len(c.heads)) {
 	}
 	return &c.heads[i]
 }
 
+// find returns where a learner's begin; nil: there is no place for them.
+func (c *chains) find(learner int64) *uint32 {
+	switch {
+	case learner < int64(len(c.first)):
+		return &c.first[learner]
+	case len(c.heads) == 0:
+		return nil
+	}
+	return &c.slot(learner).first
+}
+
 // begin makes a learner known; false: it is.
 func (c *chains) begin(learner int64) bool {
-	c.grow(c.known + 1)
-	h := c.find(learner)
-	if h.first != 0 {
+	if learner >= int64(len(c.first)) {
+		c.grow(c.known + 1)
+		if h := c.slot(learner); h.first == 0 {
+			c.known++
+			*h = head{uint32(learner), 1}
+			return true
+		}
 		return false
 	}
-	c.known++
-	*h = head{uint32(learner), 1}
+	if c.first[learner] != 0 {
+		return false
+	}
+	c.first[learner] = 1
 	return true
 }
 
 // add adds to a learner that is known.
 func (c *chains) add(learner int64, place uint32, id int64) {
-	h := c.find(learner)
+	first := c.find(learner)
 	if c.entries%entriesOfPage == 0 {
 		c.pages = append(c.pages, make([]entry, entriesOfPage))
 	}
-	c.pages[c.entries/entriesOfPage][c.entries%entriesOfPage] = entry{h.first, place, uint32(id >> 32), uint32(id)}
-	h.first = c.entries + 2
+	c.pages[c.entries/entriesOfPage][c.entries%entriesOfPage] = entry{*first, place, uint32(id)}
+	*first = c.entries + 2
 	c.entries++
 }
 
 // each calls f with all of a learner's, the last one added first.
 func (c *chains) each(learner int64, f func(place uint32, id int64)) {
-	if len(c.heads) == 0 {
+	first := c.find(learner)
+	if first == nil {
 		return
 	}
-	for at := c.find(learner).first; at > 1; {
+	for at := *first; at > 1; {
 		e := &c.pages[(at-2)/entriesOfPage][(at-2)%entriesOfPage]
-		f(e.place, int64(e.idHigh)<<32|int64(e.idLow))
+		f(e.place, int64(e.id))
 		at = e.next
 	}
 }
