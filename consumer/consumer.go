@@ -348,7 +348,7 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 		offsets:   offsets,
 		limits: pipelineLimits{
 			rows: c.config.Batch.Rows, bytes: c.config.Batch.Bytes, linger: c.config.Batch.Linger,
-			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 3,
+			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 2,
 			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
 		},
 		packer:   c.packer,
