@@ -9,19 +9,20 @@
 // under that epoch, so a batch is applied once or not at all, whoever tries,
 // however often. What a batch has to publish is committed with it (outbox).
 //
-// Facts reads the catalogue from one snapshot, with its version. Apply holds
-// the catalogue's advisory lock shared and refuses a batch that was decided by
-// another version. LoadCatalogue takes that lock exclusively, and only at its
-// end.
+// Facts answers from memory (cache.go) or from one snapshot of the catalogue,
+// and says of which catalogue that is. Apply holds the catalogue's advisory
+// lock shared and refuses a batch that was decided by another one.
+// LoadCatalogue takes that lock exclusively, and only at its end.
 //
 // # Non-obvious
 //
 //   - A COMMIT whose reply is lost is unknown, whatever pgconn.SafeToRetry
 //     says: the position row, read FOR UPDATE on another connection, tells
 //     (TestLostCommit).
-//   - A key that is in no table cannot be locked. Whoever writes it first wins;
-//     the other sees a count that is not what it asked for, and begins again
-//     (TestRace).
+//   - A key that is in no table cannot be locked. Where a decision rests on its
+//     not being there, whoever writes it first wins; the other sees a count
+//     that is not what it asked for, and begins again (TestRace). All other
+//     tracking keys are written without a look (tracking.go).
 //   - unnest pads arrays of unequal length with NULL, without an error: rows
 //     are collected by types that append to all their arrays at once.
 //   - No error of this package shows what stands in a row (Error).

@@ -119,7 +119,7 @@ func (b *bench) startKafka(ctx context.Context) (err error) {
 	}
 	b.admin = kadm.NewClient(b.client)
 	if _, err := b.admin.ListBrokers(ctx); err != nil {
-		return fmt.Errorf("Kafka at %s: %w", b.brokers, err)
+		return fmt.Errorf("broker at %s: %w", b.brokers, err)
 	}
 	return nil
 }
