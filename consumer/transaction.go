@@ -210,12 +210,14 @@ const (
 	concurrentMost  = 5 * time.Second
 )
 
-// unlessConcurrent tries op again while the coordinator says that it is still
-// busy with the transaction before: a certain answer, nothing was done.
+// unlessConcurrent tries op again while the coordinator is coming up, or still
+// busy with the transaction before: certain answers, nothing was done.
 func unlessConcurrent(ctx context.Context, op func() error) error {
 	for end, wait := time.Now().Add(concurrentMost), concurrentPause; ; wait *= 2 {
 		err := op()
-		if !errors.Is(err, kafka.ConcurrentTransactions) || time.Now().After(end) || !pause(ctx, min(wait, 50*time.Millisecond)) {
+		again := errors.Is(err, kafka.ConcurrentTransactions) || errors.Is(err, kafka.GroupLoadInProgress) ||
+			errors.Is(err, kafka.GroupCoordinatorNotAvailable) || errors.Is(err, kafka.NotCoordinatorForGroup)
+		if !again || time.Now().After(end) || !pause(ctx, min(wait, 50*time.Millisecond)) {
 			return err
 		}
 	}
@@ -332,7 +334,11 @@ func (c *Client) endTransaction(ctx context.Context, p *producer) error {
 
 // marker reads the marker of one source partition.
 func (c *Client) marker(ctx context.Context, group string, tp handlers.TopicPartition) (Marker, error) {
-	offsets, err := c.committed(ctx, group, map[string][]int{tp.Topic: {tp.Partition}})
+	var offsets map[handlers.TopicPartition]groupOffset
+	err := unlessConcurrent(ctx, func() (err error) {
+		offsets, err = c.committed(ctx, group, map[string][]int{tp.Topic: {tp.Partition}})
+		return err
+	})
 	if err != nil {
 		return Marker{}, err
 	}

@@ -14,12 +14,12 @@ import (
 // bulk reads the whole catalogue of learners and registrations into the cache,
 // where it fits. A lookup costs PostgreSQL some 8 µs, a line of a COPY less
 // than one; so once lookups of a kind have cost as much as a part of the
-// reading would, it is begun, beside the work. Until it is done, and whenever
-// it fails, lookups go on.
+// reading would, it is begun, beside the work. Until it is done, and where it
+// fails, lookups go on.
 type bulk struct {
 	misses  [kinds]int // lookups of this catalogue, by kind
 	running bool
-	tried   [kinds]bool // read, or too large, or failed: not again for this catalogue
+	tried   [kinds]bool // read, or too large: not again for this catalogue
 
 	// end stops what runs when the store is closed.
 	end     context.CancelFunc
@@ -64,7 +64,10 @@ func (s *Store) warm() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.bulk.running = false
-		if err == nil && a != nil && version == c.version {
+		switch {
+		case err != nil: // once as many lookups more have been made
+			c.bulk.forget()
+		case a != nil && version == c.version:
 			c.whole = a
 		}
 	})
