@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 
 	"github.com/klauspost/compress/gzip"
@@ -114,18 +115,17 @@ func readCapped(r io.Reader, size, limit int, name string) ([]byte, error) {
 // did not say less.
 func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 	const (
-		magic     = 0x184d2204
-		version   = 1 << 6
-		alone     = 1 << 5 // blocks do not refer to those before them
-		checksums = 1 << 4 // each block has one behind it
-		checksum  = 1 << 2 // so have all
-		raw       = 1 << 31
+		magic    = 0x184d2204
+		version  = 1 << 6
+		alone    = 1 << 5 // blocks do not refer to those before them
+		checksum = 1 << 2 // behind them all
+		raw      = 1 << 31
 	)
-	if len(in) < 11 || binary.LittleEndian.Uint32(in) != magic || in[4]&^(checksums|checksum) != version|alone {
+	if len(in) < 11 || binary.LittleEndian.Uint32(in) != magic || in[4]&^checksum != version|alone || in[6] != byte(xxh32(in[4:6])>>8) {
 		return nil, false
 	}
 	flags, most := in[4], 1<<(8+2*int(in[5]>>4&7)) // of a block
-	in = in[7:]                                    // the header's checksum aside: the record batch has one of its own
+	in = in[7:]
 	next := func(n int) (part []byte) {
 		if n > len(in) {
 			return nil
@@ -141,13 +141,15 @@ func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 		}
 		size := binary.LittleEndian.Uint32(head)
 		if size == 0 {
-			if flags&checksum != 0 && next(4) == nil {
-				return nil, false
+			if flags&checksum != 0 {
+				if sum := next(4); sum == nil || binary.LittleEndian.Uint32(sum) != xxh32(out) {
+					return nil, false
+				}
 			}
 			return out, len(in) == 0
 		}
 		block := next(int(size &^ raw))
-		if block == nil || len(block) > most || flags&checksums != 0 && next(4) == nil {
+		if block == nil || len(block) > most {
 			return nil, false
 		}
 		if size&raw != 0 {
@@ -168,6 +170,32 @@ func decompressLZ4(in []byte, limit int) (out []byte, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// xxh32 is the checksum of LZ4's frames: XXH32 with seed 0.
+func xxh32(b []byte) uint32 {
+	const p1, p2, p3, p4, p5 uint32 = 2654435761, 2246822519, 3266489917, 668265263, 374761393
+	n, sum := uint32(len(b)), p5
+	if len(b) >= 16 {
+		one := p1
+		lanes := [4]uint32{one + p2, p2, 0, -one}
+		for ; len(b) >= 16; b = b[16:] {
+			for i := range lanes {
+				lanes[i] = bits.RotateLeft32(lanes[i]+binary.LittleEndian.Uint32(b[4*i:])*p2, 13) * p1
+			}
+		}
+		sum = bits.RotateLeft32(lanes[0], 1) + bits.RotateLeft32(lanes[1], 7) + bits.RotateLeft32(lanes[2], 12) + bits.RotateLeft32(lanes[3], 18)
+	}
+	sum += n
+	for ; len(b) >= 4; b = b[4:] {
+		sum = bits.RotateLeft32(sum+binary.LittleEndian.Uint32(b)*p3, 17) * p4
+	}
+	for _, c := range b {
+		sum = bits.RotateLeft32(sum+uint32(c)*p5, 11) * p1
+	}
+	sum = (sum ^ sum>>15) * p2
+	sum = (sum ^ sum>>13) * p3
+	return sum ^ sum>>16
 }
 
 // xerial is what snappy-java puts before its chunks, with two version numbers

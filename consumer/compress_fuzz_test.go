@@ -99,3 +99,30 @@ func FuzzDecompress(f *testing.F) {
 		}
 	})
 }
+
+// TestLZ4Frames holds that frames as their clients write them are taken apart
+// here, and not left to the library, and that their checksums count.
+func TestLZ4Frames(t *testing.T) {
+	for _, n := range []int{1, 3, 4, 15, 16, 17, 1000, 100_000, 5 << 20} {
+		body := bytes.Repeat([]byte("learning record, "), n/17+1)[:n]
+		for _, sums := range []bool{true, false} {
+			var frame bytes.Buffer
+			w := lz4.NewWriter(&frame)
+			if err := w.Apply(lz4.ChecksumOption(sums)); err != nil {
+				t.Fatal(err)
+			}
+			w.Write(body)
+			w.Close()
+			if out, ok := decompressLZ4(frame.Bytes(), n); !ok || !bytes.Equal(out, body) {
+				t.Errorf("%d bytes, checksum %t: taken apart %t", n, sums, ok)
+			}
+			spoilt := bytes.Clone(frame.Bytes())
+			if spoilt[len(spoilt)-1] ^= 1; !sums {
+				spoilt[6] ^= 1 // the header's
+			}
+			if _, ok := decompressLZ4(spoilt, n); ok {
+				t.Errorf("%d bytes, checksum %t: a wrong one is let pass", n, sums)
+			}
+		}
+	}
+}
