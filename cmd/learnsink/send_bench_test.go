@@ -72,7 +72,9 @@ func BenchmarkSend(b *testing.B) {
 	for _, codec := range []kafka.Compression{kafka.Lz4, kafka.Zstd} {
 		for _, call := range []int{1000, 10_000, n} {
 			bench(fmt.Sprintf("writer/%s/%d", codec, call), func(topic string) error {
-				w := &kafka.Writer{Addr: kafka.TCP(cluster.Brokers...), Topic: topic, Balancer: kafka.Murmur2Balancer{Consistent: true},
+				transport := &kafka.Transport{} // one that has not learned its topics before this one was made
+				defer transport.CloseIdleConnections()
+				w := &kafka.Writer{Addr: kafka.TCP(cluster.Brokers...), Transport: transport, Topic: topic, Balancer: kafka.Murmur2Balancer{Consistent: true},
 					BatchSize: 1000, BatchTimeout: 10 * time.Millisecond, RequiredAcks: kafka.RequireAll, Compression: codec}
 				for rest := messages; len(rest) > 0; {
 					size := min(call, len(rest))
