@@ -98,10 +98,7 @@ func check(b *handlers.Batch) error {
 //
 // Locks are taken in one order, so that batches of several partitions wait for
 // each other and never in a circle: position, catalogue, tracking,
-// tracking_deleted, intervention, room, and within a table by key. The one
-// exception: a batch that is not careful locks the keys that it has to read
-// before the others. Should two partitions of rows about the same keys come to
-// wait in a circle, PostgreSQL ends it, and both are careful for a while.
+// tracking_deleted, intervention, room, and within a table by key.
 func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

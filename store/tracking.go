@@ -19,11 +19,13 @@ import (
 // tracking is the lock of both: whoever writes a key has that row first. So a
 // deleted key gets a row as well, which goes again in the same transaction.
 //
-// Most rows need nothing of what is stored: the last one holds. They are
-// upserted without a look. Where a decision does need it (handlers.Decision.
-// NeedsStored), the key is locked and read before; what could not be locked,
-// as it was not there, must still not be there when it is written, or the
-// batch begins again (errFaster).
+// Most rows need nothing of what is stored: the last one holds. A batch of
+// such rows is upserted without a look. Where one decision does need it
+// (handlers.Decision.NeedsStored), all keys are locked and read before, in
+// their order: to lock some of them first would have batches of the same keys
+// wait in a circle (the chaos saw it). What could not be locked, as it was not
+// there, must still not be there when it is written, or the batch begins again
+// (errFaster).
 //
 // Then the memory of the keys' deletion goes, the deleted ones' rows go, and
 // their memory is written.
@@ -85,18 +87,20 @@ SELECT t.* FROM ` + unnestKeys + ` CROSS JOIN LATERAL (
 )
 
 // queueTracking asks for what is stored under the keys of decisions, into s:
-// of all of them, or of those whose decisions need it.
+// of all of them, or of none, where no decision needs it.
 func (s *stored) queueTracking(b *pgx.Batch, batch *handlers.Batch, decisions []handlers.Decision, all bool) {
-	k := newTrackingKeys(0)
-	ofOneKey(decisions, byKey(decisions), func(key handlers.TrackingKey, run []int) {
-		if all || decisions[run[0]].NeedsStored(batch.Source.ByEventTime) {
-			s.tracking[key] = trackingWas{}
-			k.add(key)
-		}
+	order := byKey(decisions)
+	ofOneKey(decisions, order, func(_ handlers.TrackingKey, run []int) {
+		all = all || decisions[run[0]].NeedsStored(batch.Source.ByEventTime)
 	})
-	if k.n() == 0 {
+	if !all {
 		return
 	}
+	k := newTrackingKeys(len(order))
+	ofOneKey(decisions, order, func(key handlers.TrackingKey, _ []int) {
+		s.tracking[key] = trackingWas{}
+		k.add(key)
+	})
 	b.Queue(lockTracking, k.args()...).Query(func(rows pgx.Rows) error {
 		var key handlers.TrackingKey
 		was := trackingWas{Stored: handlers.Stored{Known: true}, row: true}
