@@ -17,6 +17,13 @@ func (w *world) at() handlers.Position {
 	return *w.positions[tp0]
 }
 
+// pending says how many entries wait in the outbox.
+func (w *world) pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.outbox[tp0])
+}
+
 // operate changes the position as an operator's verb does.
 func (w *world) operate(change func(*handlers.Position)) {
 	w.mu.Lock()
@@ -38,7 +45,7 @@ func TestAPausedPartitionWaits(t *testing.T) {
 		if p := w.at(); p.NextOffset != 10 || p.State != handlers.Paused {
 			t.Errorf("%+v", p)
 		}
-		if n := len(w.outbox[tp0]); n > 0 {
+		if n := w.pending(); n > 0 {
 			t.Errorf("%d entries pending", n)
 		}
 		w.operate(func(p *handlers.Position) { p.State = handlers.Running })
