@@ -253,13 +253,14 @@ func writePosition(ctx context.Context, tx pgx.Tx, p handlers.Position) error {
 	return err
 }
 
-// note writes the line of audit, in the transaction of what it speaks of.
+// note writes the line of audit, in the transaction of what it speaks of. A
+// topic of "" is none: it speaks of no partition.
 func note(ctx context.Context, tx pgx.Tx, by Operator, verb string, tp handlers.TopicPartition, detail any) error {
 	text, err := json.Marshal(detail)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO learnsink.operation (actor, verb, topic, partition, detail, why) VALUES ($1, $2, $3, $4, $5::text::jsonb, $6)`,
+	_, err = tx.Exec(ctx, `INSERT INTO learnsink.operation (actor, verb, topic, partition, detail, why) VALUES ($1, $2, nullif($3, ''), CASE WHEN $3 <> '' THEN $4::integer END, $5::text::jsonb, $6)`,
 		storable(by.Actor), verb, tp.Topic, tp.Partition, string(text), storable(by.Why))
 	return err
 }

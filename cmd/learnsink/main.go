@@ -115,7 +115,7 @@ send --wait or audit ran and found fault.`,
 	root.AddCommand(
 		a.serveCommand(), a.migrateCommand(), a.topicsCommand(), a.catalogCommand(),
 		a.checkCommand(), a.sendCommand(), a.tailCommand(),
-		a.statusCommand(), a.auditCommand(), a.positionCommand(), a.partitionCommand(), a.healthcheckCommand(),
+		a.dlqCommand(), a.statusCommand(), a.auditCommand(), a.positionCommand(), a.partitionCommand(), a.healthcheckCommand(),
 		a.configCommand(), a.schemaCommand(), a.versionCommand(),
 	)
 	return root

@@ -51,6 +51,7 @@ CREATE INDEX job_running ON learnsink.job (id) WHERE state = 'running';
 COMMENT ON TABLE learnsink.job IS 'Rows that are to be sent again: a frozen list (job_item), put onto the replay topic by serve. Done: all are sent.';
 COMMENT ON COLUMN learnsink.job.kind IS 'replay, edit, revert, release.';
 COMMENT ON COLUMN learnsink.job.selection IS 'What was asked for. No data of rows.';
+COMMENT ON COLUMN learnsink.job.sent IS 'So many items have gone, the first by seq: sent, or dropped.';
 COMMENT ON COLUMN learnsink.job.rate IS 'Rows a second, at most.';
 
 CREATE TABLE learnsink.job_item (
@@ -81,7 +82,9 @@ CREATE TABLE learnsink.dispatcher (
   cluster_id text NOT NULL DEFAULT '',
   epoch bigint NOT NULL DEFAULT 0,
   next bigint NOT NULL DEFAULT 0,
-  round integer NOT NULL DEFAULT 1
+  round integer NOT NULL DEFAULT 1,
+  reason text NOT NULL DEFAULT ''
 );
 INSERT INTO learnsink.dispatcher DEFAULT VALUES;
 COMMENT ON TABLE learnsink.dispatcher IS 'One row: who puts the items of jobs onto the replay topic (epoch, the fence), and how many have gone.';
+COMMENT ON COLUMN learnsink.dispatcher.reason IS 'Why nothing of the running jobs is sent; empty: it is.';
