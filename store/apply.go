@@ -63,7 +63,7 @@ func (s *Store) Apply(ctx context.Context, b *handlers.Batch) (err error) {
 			if committed {
 				return nil
 			}
-		case errors.Is(err, errFaster), again(err):
+		case errors.Is(err, errFaster), again(err), outOfPatience(err) && way.careful == 0:
 			way.careful = carefulFor
 		case Classify(err) == Data && !way.bisect:
 			way.bisect, way.careful = true, max(way.careful, 1)
@@ -98,7 +98,8 @@ func check(b *handlers.Batch) error {
 //
 // Locks are taken in one order, so that batches of several partitions wait for
 // each other and never in a circle: position, catalogue, tracking,
-// tracking_deleted, intervention, room, and within a table by key.
+// tracking_deleted, intervention, room, and within a table by key. The one
+// exception gives up before the circle closes: tracking.go.
 func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -238,6 +239,12 @@ func (s *Store) resolve(ctx context.Context, b *handlers.Batch) (committed bool,
 func again(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// outOfPatience reports whether a lock was waited for as long as lock_timeout lets.
+func outOfPatience(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
 }
 
 // findRefused bisects decisions by writing them for a try, within a savepoint

@@ -26,8 +26,8 @@ func newStored() *stored {
 }
 
 // queue asks for what is stored under the keys of decisions, into s, and locks
-// it: table by table, and in the order of keys. all: also where no
-// decision needs it.
+// it: table by table, and in the order of keys. all: also of those whose
+// decisions do not need it.
 func (s *stored) queue(b *pgx.Batch, batch *handlers.Batch, decisions []handlers.Decision, all bool) {
 	s.queueTracking(b, batch, decisions, all)
 	s.queueInterventions(b, decisions)

@@ -19,16 +19,28 @@ import (
 // tracking is the lock of both: whoever writes a key has that row first. So a
 // deleted key gets a row as well, which goes again in the same transaction.
 //
-// Most rows need nothing of what is stored: the last one holds. A batch of
-// such rows is upserted without a look. Where one decision does need it
-// (handlers.Decision.NeedsStored), all keys are locked and read before, in
-// their order: to lock some of them first would have batches of the same keys
-// wait in a circle (the chaos saw it). What could not be locked, as it was not
-// there, must still not be there when it is written, or the batch begins again
-// (errFaster).
+// Most rows need nothing of what is stored: the last one holds. They are
+// upserted without a look. Where a decision does need it
+// (handlers.Decision.NeedsStored), the key is locked and read before; what
+// could not be locked, as it was not there, must still not be there when it is
+// written, or the batch begins again (errFaster).
+//
+// To lock some keys before the others can have batches of the same keys wait
+// in a circle (the chaos saw it). So a batch that does it waits for nobody
+// longer than patience, and then begins again: carefully, with all its keys in
+// their order, and patient. Locking all of them always would take a quarter
+// more of PostgreSQL's time, and partitions seldom have keys in common.
 //
 // Then the memory of the keys' deletion goes, the deleted ones' rows go, and
 // their memory is written.
+
+// patience is PostgreSQL's lock_timeout for a batch that locks some keys
+// before the others: well below its deadlock_timeout (1 s), and far beyond
+// what a batch takes.
+const (
+	patience  = "200ms"
+	bePatient = `SELECT set_config('lock_timeout', $1, true)`
+)
 
 // trackingWas is what was under a tracking key; the zero value: nothing.
 type trackingWas struct {
@@ -87,20 +99,23 @@ SELECT t.* FROM ` + unnestKeys + ` CROSS JOIN LATERAL (
 )
 
 // queueTracking asks for what is stored under the keys of decisions, into s:
-// of all of them, or of none, where no decision needs it.
+// of all of them, or of those whose decisions need it.
 func (s *stored) queueTracking(b *pgx.Batch, batch *handlers.Batch, decisions []handlers.Decision, all bool) {
-	order := byKey(decisions)
-	ofOneKey(decisions, order, func(_ handlers.TrackingKey, run []int) {
-		all = all || decisions[run[0]].NeedsStored(batch.Source.ByEventTime)
+	keys := 0
+	k := newTrackingKeys(0)
+	ofOneKey(decisions, byKey(decisions), func(key handlers.TrackingKey, run []int) {
+		keys++
+		if all || decisions[run[0]].NeedsStored(batch.Source.ByEventTime) {
+			s.tracking[key] = trackingWas{}
+			k.add(key)
+		}
 	})
-	if !all {
+	if k.n() == 0 {
 		return
 	}
-	k := newTrackingKeys(len(order))
-	ofOneKey(decisions, order, func(key handlers.TrackingKey, _ []int) {
-		s.tracking[key] = trackingWas{}
-		k.add(key)
-	})
+	if k.n() < keys {
+		b.Queue(bePatient, patience)
+	}
 	b.Queue(lockTracking, k.args()...).Query(func(rows pgx.Rows) error {
 		var key handlers.TrackingKey
 		was := trackingWas{Stored: handlers.Stored{Known: true}, row: true}
