@@ -147,13 +147,18 @@ func firstWord(s string) string {
 
 // find returns the elements that are the vendor's action of that name.
 func (e *element) find(name string) (found []*element) {
-	if e.name == name || e.name == "action" && e.actionName() == name {
+	if e.is(name) {
 		return []*element{e}
 	}
 	for _, child := range e.children {
 		found = append(found, child.find(name)...)
 	}
 	return found
+}
+
+// is reports whether an element is the vendor's action of that name.
+func (e *element) is(name string) bool {
+	return e.name == name || e.name == "action" && e.actionName() == name
 }
 
 // actionName is what an `<action>` says that it is: by an attribute, by an
@@ -367,9 +372,9 @@ func (r *xmlReader) add(e *element, s Setting) {
 	r.out = append(r.out, s)
 }
 
-// leaf notes what an element that holds text alone may not hold.
-func (r *xmlReader) leaf(e *element) {
-	r.bare(e, nil, true)
+// leaf notes what an element may not hold that has text and these attributes.
+func (r *xmlReader) leaf(e *element, attributes ...string) {
+	r.bare(e, func(name string) bool { return slices.Contains(attributes, name) }, true)
 	for _, child := range e.children {
 		r.fault(child, "is not known in <%s>", e.name)
 	}
