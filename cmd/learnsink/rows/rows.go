@@ -7,11 +7,13 @@ package rows
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -22,15 +24,30 @@ import (
 
 // Format is how a file of rows is written.
 type Format struct {
-	// CSV: RFC 4180, the first line names the columns. Otherwise JSONL: a
-	// JSON object a line.
+	// CSV: RFC 4180, the first line names the columns unless Columns do.
+	// Otherwise JSONL: a JSON object a line.
 	CSV bool
+	// Columns say which cell of a CSV line is which column of a row; those that
+	// they do not speak of are left out.
+	Columns []Column
+	// InOrder: Columns are all the cells of a line, from the first to the last.
+	// The first line is passed over unseen, if it is no row.
+	InOrder bool
+	// NoHeader: the first line is a row. Columns go by position then.
+	NoHeader bool
 	// Delimiter stands between the cells of a CSV line.
 	Delimiter rune
 	// Encoding is a name of the WHATWG's list, such as windows-1252; "" and
 	// utf-8 are UTF-8, whose faults are left in for the row to be judged by.
 	// A byte order mark says more than this does.
 	Encoding string
+}
+
+// Column is a cell of a CSV line and the column of a row that it is.
+type Column struct {
+	Name     string // in the first line; "": by Position
+	Position int    // from 1
+	As       string // "": left out
 }
 
 // NewFormat tells the format of the file called name ("-" or "" is standard
@@ -83,19 +100,23 @@ type Record struct {
 // Reader reads the records of a file in their order.
 type Reader struct {
 	in     *bufio.Reader
-	csv    bool
+	format Format
 	comma  []byte
-	read   int      // physical lines read
-	text   []byte   // of the record at hand, where it spans buffers or lines
-	header []string // CSV: the columns; nil before the header is read
-	keys   [][]byte // CSV: the header's names as JSON, with what stands before and after them
+	read   int    // physical lines read
+	text   []byte // of the record at hand, where it spans buffers or lines
+
+	// CSV, once ready: the header is read, or is not there.
+	ready  bool
+	header []string // the rows' columns
+	keys   [][]byte // by cell: the column's name as JSON, with what stands before and after it; nil: left out
+	doubts []string
 
 	keyBytes int // what the keys add to a row, and the quotes of its values
 }
 
 // NewReader reads from in, whose bytes are in the format f.
 func NewReader(in io.Reader, f Format) *Reader {
-	r := &Reader{csv: f.CSV, comma: utf8.AppendRune(nil, f.Delimiter)}
+	r := &Reader{format: f, comma: utf8.AppendRune(nil, f.Delimiter)}
 	r.in = bufio.NewReaderSize(decoded(bufio.NewReader(in), f.Encoding), 256<<10)
 	return r
 }
@@ -121,51 +142,159 @@ func decoded(in *bufio.Reader, name string) io.Reader {
 // Next returns the next record, and io.EOF after the last. Blank lines are
 // passed over. Another error is of the file, or of its CSV header.
 func (r *Reader) Next() (Record, error) {
-	if r.csv && r.header == nil {
+	if r.format.CSV && !r.ready {
 		if err := r.readHeader(); err != nil {
 			return Record{}, err
 		}
+		r.ready = true
 	}
 	return r.next()
 }
 
-// Header returns the column names of a CSV file once Next was called.
+// Header returns the columns of a CSV file's rows once Next was called.
 func (r *Reader) Header() []string { return r.header }
 
+// Doubts returns what a person should know about the first line of a CSV file,
+// once Next was called: why every row may be other than was meant.
+func (r *Reader) Doubts() []string { return r.doubts }
+
+// readHeader reads the first line, where it is no row, and finds which cell is
+// which column.
 func (r *Reader) readHeader() error {
-	record, err := r.next()
-	if err == io.EOF {
-		return io.EOF
+	var names []string
+	line := 0
+	if !r.format.NoHeader {
+		record, err := r.next()
+		if err != nil {
+			return err
+		}
+		line = record.Line
+		if names, err = r.names(record); err != nil && !r.format.InOrder {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	switch {
+	case r.format.InOrder:
+		r.doubtOrder(names)
+		for _, c := range r.format.Columns {
+			r.addCell(c.As)
+		}
+	case r.format.Columns != nil:
+		return r.choose(names, line)
+	default:
+		for i, name := range names {
+			if slices.Contains(names[:i], name) {
+				r.doubt("the header names column %q twice", name)
+			}
+			r.addCell(name)
+		}
 	}
+	return nil
+}
+
+// names takes the first line apart.
+func (r *Reader) names(record Record) (names []string, err error) {
 	var name []byte
 	c := cells{text: record.Text, comma: r.comma}
 	for c.next() {
 		name = c.value(name[:0])
-		r.header = append(r.header, string(name))
-		key, err := json.Marshal(string(name))
-		if err != nil {
-			return err
-		}
-		before := byte(',')
-		if len(r.keys) == 0 {
-			before = '{'
-		}
-		r.keys = append(r.keys, append(append([]byte{before}, key...), ':'))
-		r.keyBytes += len(key) + len(`,:""}`)
+		names = append(names, string(name))
 	}
 	if c.broken {
-		return fmt.Errorf("line %d: the header is not CSV", record.Line)
+		return nil, fmt.Errorf("line %d: the header is not CSV", record.Line)
 	}
 	if !utf8.Valid(record.Text) {
-		return fmt.Errorf("line %d: the header is not UTF-8: say --encoding", record.Line)
+		return nil, fmt.Errorf("line %d: the header is not UTF-8: say --encoding", record.Line)
 	}
 	if bytes.ContainsRune(record.Text, '\r') {
-		return fmt.Errorf("line %d: the header holds a carriage return: lines are to end in LF or CRLF", record.Line)
+		return nil, fmt.Errorf("line %d: the header holds a carriage return: lines are to end in LF or CRLF", record.Line)
+	}
+	return names, nil
+}
+
+// choose finds the columns that are wanted among those of the file.
+func (r *Reader) choose(names []string, line int) error {
+	var as []string // by cell
+	take := func(cell int, c Column) error {
+		for len(as) <= cell {
+			as = append(as, "")
+		}
+		if as[cell] != "" {
+			return fmt.Errorf("line %d: column %d of the file is mapped twice, to %s and to %s: keep one", line, cell+1, as[cell], c.As)
+		}
+		as[cell] = c.As
+		return nil
+	}
+	for _, c := range r.format.Columns {
+		cell := c.Position - 1
+		if c.Name != "" {
+			is := func(name string) bool { return strings.TrimSpace(name) == c.Name }
+			if cell = slices.IndexFunc(names, is); cell < 0 {
+				return fmt.Errorf("line %d: the header has no column %q, which is mapped to %s: it has %s", line, c.Name, c.As, strings.Join(names, ", "))
+			}
+			if slices.ContainsFunc(names[cell+1:], is) {
+				return fmt.Errorf("line %d: the header names column %q twice, and it is mapped to %s: map it by its position", line, c.Name, c.As)
+			}
+		} else if !r.format.NoHeader && cell >= len(names) {
+			return fmt.Errorf("line %d: the header has %d columns, and column %d is mapped to %s: is the delimiter right?", line, len(names), c.Position, c.As)
+		}
+		if err := take(cell, c); err != nil {
+			return err
+		}
+	}
+	var left []string
+	for i, name := range names {
+		if i >= len(as) {
+			as = append(as, "")
+		}
+		if as[i] == "" {
+			left = append(left, strconv.Quote(name))
+		}
+	}
+	if left != nil {
+		r.doubt("the mapping leaves out %s", strings.Join(left, ", "))
+	}
+	for _, name := range as {
+		r.addCell(name)
 	}
 	return nil
+}
+
+// addCell notes which column the next cell is; "" where the mapping leaves it out.
+func (r *Reader) addCell(column string) {
+	if column == "" && r.format.Columns != nil {
+		r.keys = append(r.keys, nil)
+		return
+	}
+	key := escape([]byte{'"'}, []byte(column))
+	before := byte(',')
+	if len(r.header) == 0 {
+		before = '{'
+	}
+	r.header = append(r.header, column)
+	r.keys = append(r.keys, append(append([]byte{before}, key...), '"', ':'))
+	r.keyBytes += len(key) + len(`"",:""}`)
+}
+
+// doubtOrder compares a first line that is passed over with the columns in order.
+func (r *Reader) doubtOrder(names []string) {
+	if names == nil {
+		return
+	}
+	if len(names) != len(r.format.Columns) {
+		r.doubt("the first line has %d columns, and the mapping %d: is the delimiter right?", len(names), len(r.format.Columns))
+		return
+	}
+	for i, c := range r.format.Columns {
+		other := slices.IndexFunc(r.format.Columns, func(c Column) bool { return c.As != "" && c.As == strings.TrimSpace(names[i]) })
+		if other >= 0 && other != i {
+			r.doubt("column %d is %s by the first line, and by the mapping %s", i+1, r.format.Columns[other].As, cmp.Or(c.As, "ignored"))
+		}
+	}
+}
+
+func (r *Reader) doubt(format string, args ...any) {
+	r.doubts = append(r.doubts, fmt.Sprintf(format, args...))
 }
 
 // next gathers one record: a line, or as many as a quoted cell spans.
@@ -179,7 +308,7 @@ func (r *Reader) next() (Record, error) {
 			continue
 		}
 		record := Record{Line: r.read, Text: line}
-		if !r.csv {
+		if !r.format.CSV {
 			record.Text = withoutEnd(line)
 			return record, nil
 		}
@@ -249,7 +378,7 @@ func (r *Reader) count(line []byte, err error) ([]byte, error) {
 // blank reports whether a line holds nothing: with tabs between its cells,
 // tabs are something.
 func (r *Reader) blank(line []byte) bool {
-	return len(bytes.TrimSpace(line)) == 0 && !(r.csv && bytes.Contains(line, r.comma))
+	return len(bytes.TrimSpace(line)) == 0 && !(r.format.CSV && bytes.Contains(line, r.comma))
 }
 
 func withoutEnd(line []byte) []byte {
@@ -258,20 +387,26 @@ func withoutEnd(line []byte) []byte {
 
 // Value returns the value that a record of a source topic has for a row of
 // this text: JSONL is text itself; of CSV it is an object that holds every cell
-// as a string, or, where the line is no CSV or has too many or too few cells,
+// (that is not left out) as a string, or, where the line is no CSV or has too many or too few cells,
 // its text as one JSON string, which is no object and will be judged as that.
 // It may be called from several goroutines once Next was called.
 func (r *Reader) Value(text []byte) []byte {
-	if !r.csv {
+	if !r.format.CSV {
 		return text
 	}
 	dst := make([]byte, 0, len(text)+r.keyBytes)
 	c := cells{text: text, comma: r.comma}
 	i := 0
 	for ; c.next(); i++ {
-		if i == len(r.keys) {
+		if i >= len(r.keys) {
+			if loose := r.format.NoHeader && !r.format.InOrder; loose {
+				continue // how many cells a line has, nothing says
+			}
 			c.broken = true
 			break
+		}
+		if r.keys[i] == nil {
+			continue
 		}
 		dst = append(dst, r.keys[i]...)
 		dst = append(dst, '"')

@@ -136,6 +136,134 @@ func TestFaultsOfTheFile(t *testing.T) {
 	}
 }
 
+// What a mapping makes of lines, and what it gives a person to think about.
+func TestMapping(t *testing.T) {
+	named := func(pairs ...string) (columns []rows.Column) {
+		for i := 0; i < len(pairs); i += 2 {
+			columns = append(columns, rows.Column{Name: pairs[i], As: pairs[i+1]})
+		}
+		return columns
+	}
+	ordered := func(names ...string) (columns []rows.Column) {
+		for i, name := range names {
+			columns = append(columns, rows.Column{Position: i + 1, As: name})
+		}
+		return columns
+	}
+	for _, c := range []struct {
+		name    string
+		format  rows.Format
+		file    string
+		want    []row
+		header  string
+		doubts  []string
+		wantErr string
+	}{
+		{name: "in order, the first line passed over", format: rows.Format{Columns: ordered("", "a", "", "b"), InOrder: true},
+			file: "w,x,y,z\n1,2,3,\"4\"\"\"\n1,2,3\n1,2,3,4,5\n", header: "a b",
+			want: []row{{2, `1,2,3,"4"""`, `{"a":"2","b":"4\""}`}, {3, "1,2,3", `"1,2,3"`}, {4, "1,2,3,4,5", `"1,2,3,4,5"`}}},
+		{name: "in order, the first line a row", format: rows.Format{Columns: ordered("a", "b"), InOrder: true, NoHeader: true},
+			file: "\n1,2\n", header: "a b", want: []row{{2, "1,2", `{"a":"1","b":"2"}`}}},
+		{name: "a first line that is no CSV, and is none of ours", format: rows.Format{Columns: ordered("a", "b"), InOrder: true},
+			file: "\"Export\" of \xff June\n1,2\n", header: "a b", want: []row{{2, "1,2", `{"a":"1","b":"2"}`}}},
+		{name: "a first line of another length", format: rows.Format{Columns: ordered("a", "b"), InOrder: true},
+			file: "a;b\n1;2\n", header: "a b", want: []row{{2, "1;2", `"1;2"`}},
+			doubts: []string{"the first line has 1 columns, and the mapping 2: is the delimiter right?"}},
+		{name: "a first line that says otherwise", format: rows.Format{Columns: ordered("a", "b", ""), InOrder: true},
+			file: "b, a,a\n", header: "a b",
+			doubts: []string{"column 1 is b by the first line, and by the mapping a", "column 2 is a by the first line, and by the mapping b", "column 3 is a by the first line, and by the mapping ignored"}},
+		{name: "by name, in any order, the rest left out", format: rows.Format{Columns: named("Login", "a", "Note", "b")},
+			file: "Mail, Note ,\"Login\",Mail\n1,2,3,4\n1,2\n", header: "b a",
+			want:   []row{{2, "1,2,3,4", `{"b":"2","a":"3"}`}, {3, "1,2", `"1,2"`}},
+			doubts: []string{`the mapping leaves out "Mail", "Mail"`}},
+		{name: "by position, with a header", format: rows.Format{Columns: []rows.Column{{Position: 2, As: "a"}, {Name: "x", As: "b"}}},
+			file: "x,x y\n1,2\n", header: "b a", want: []row{{2, "1,2", `{"b":"1","a":"2"}`}}},
+		{name: "by position, without one: more cells are nobody's", format: rows.Format{Columns: []rows.Column{{Position: 2, As: "a"}}, NoHeader: true},
+			file: "1,2\n1,2,3\n1\n1,2,\"3\"x\n", header: "a",
+			want: []row{{1, "1,2", `{"a":"2"}`}, {2, "1,2,3", `{"a":"2"}`}, {3, "1", `"1"`}, {4, `1,2,"3"x`, `"1,2,\"3\"x"`}}},
+		{name: "a name that is not there", format: rows.Format{Columns: named("Login", "a")}, file: "\nlogin,b\n1,2\n",
+			wantErr: `line 2: the header has no column "Login", which is mapped to a: it has login, b`},
+		{name: "a name that is there twice", format: rows.Format{Columns: named("x", "a")}, file: "x,b,x\n1,2,3\n",
+			wantErr: `line 1: the header names column "x" twice, and it is mapped to a: map it by its position`},
+		{name: "a position beyond", format: rows.Format{Columns: []rows.Column{{Position: 3, As: "a"}}}, file: "x;y;z\n",
+			wantErr: "line 1: the header has 1 columns, and column 3 is mapped to a: is the delimiter right?"},
+		{name: "a name and a position of one column", format: rows.Format{Columns: []rows.Column{{Position: 1, As: "a"}, {Name: "x", As: "b"}}}, file: "x,y\n",
+			wantErr: "line 1: column 1 of the file is mapped twice, to a and to b: keep one"},
+		{name: "a header that is no CSV", format: rows.Format{Columns: named("x", "a")}, file: "\"x\n", wantErr: "line 1: the header is not CSV"},
+		{name: "nothing at all", format: rows.Format{Columns: named("x", "a")}, file: ""},
+		{name: "no mapping, a column twice", format: rows.Format{}, file: "a,b,a\n1,2,3\n", header: "a b a",
+			want:   []row{{2, "1,2,3", `{"a":"1","b":"2","a":"3"}`}},
+			doubts: []string{`the header names column "a" twice`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.format.CSV, c.format.Delimiter = true, ','
+			r := rows.NewReader(strings.NewReader(c.file), c.format)
+			got, err := readAll(r)
+			if fmt.Sprint(err) != orNil(c.wantErr) {
+				t.Fatalf("%v, want %s", err, c.wantErr)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if header := strings.Join(r.Header(), " "); err == nil && header != c.header {
+				t.Errorf("header %q, want %q", header, c.header)
+			}
+			if diff := cmp.Diff(c.doubts, r.Doubts()); err == nil && diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// FuzzMapping: whatever the bytes, a value is an object with the columns of
+// the mapping and no others, or a JSON string; and columns in order that leave
+// nothing out say what a header of those names says.
+func FuzzMapping(f *testing.F) {
+	f.Add("a,b,c\n1,2,3\n\"x\ny\",\"\"\"\",\n", true, true)
+	f.Add("1;2\n1,2,3", false, true)
+	f.Add("x,a\n1,2,3\n4,5", true, false)
+	f.Fuzz(func(t *testing.T, text string, header, inOrder bool) {
+		columns := []rows.Column{{Position: 1, As: "a"}, {Position: 2}, {Position: 3, As: "c"}}
+		format := rows.Format{CSV: true, Delimiter: ',', Columns: columns, InOrder: inOrder, NoHeader: !header}
+		if !inOrder {
+			format.Columns = []rows.Column{{Position: 1, As: "a"}, {Position: 3, As: "c"}}
+		}
+		got, err := readAll(rows.NewReader(strings.NewReader(text), format))
+		if err != nil {
+			return
+		}
+		var reference []row
+		if inOrder && !header {
+			reference, err = readAll(rows.NewReader(strings.NewReader("a,b,c\n"+text), rows.Format{CSV: true, Delimiter: ','}))
+			if strings.HasPrefix(text, "\xef\xbb\xbf") || strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
+				reference = nil // a mark is one only at the beginning
+			} else if err != nil || len(reference) != len(got) {
+				t.Fatalf("%v: %d rows, %d with a header", err, len(got), len(reference))
+			}
+		}
+		for i, row := range got {
+			var value any
+			if err := json.Unmarshal([]byte(row.Value), &value); err != nil {
+				t.Fatalf("%q: %v", row.Value, err)
+			}
+			object, ok := value.(map[string]any)
+			if ok && (len(object) != 2 || object["a"] == nil || object["c"] == nil) {
+				t.Fatalf("%q", row.Value)
+			}
+			if reference == nil {
+				continue
+			}
+			var full any
+			if err := json.Unmarshal([]byte(reference[i].Value), &full); err != nil {
+				t.Fatal(err)
+			}
+			if whole, isObject := full.(map[string]any); isObject != ok || ok && (whole["a"] != object["a"] || whole["c"] != object["c"]) {
+				t.Fatalf("%q, with a header %q", row.Value, reference[i].Value)
+			}
+		}
+	})
+}
+
 func TestNewFormat(t *testing.T) {
 	for _, c := range []struct{ name, format, delimiter, encoding, want string }{
 		{"x.csv", "", "", "", ""},
@@ -205,6 +333,13 @@ func FuzzCSV(f *testing.F) {
 			}
 		}
 	})
+}
+
+func orNil(text string) string {
+	if text == "" {
+		return "<nil>"
+	}
+	return text
 }
 
 func mustJSON(text string) []byte {
