@@ -54,6 +54,18 @@ func effective(t *testing.T, printed string) string {
 	return string(text)
 }
 
+// The example of the vendor's import configuration reads the file beside it:
+// two rows are as they should be, and two are not.
+func TestExampleImport(t *testing.T) {
+	cmd := exec.Command("go", "run", "../cmd/learnsink", "check", "--action", "tracking", "--catalog", "example/catalog", "--import-config", "example/import.xml", "example/tracking.csv")
+	out, _ := cmd.CombinedOutput() // the exit code is that of go run
+	for verdict, want := range map[string]int{`"verdict":"accepted"`: 2, `"verdict":"rejected"`: 2, "datetime_mismatch": 1, "lo_provided_by_crossknowledge": 1, `"lastAccessDate":"2024-06-04T08:00:00Z"`: 1, `"scoreMax":20`: 2, "Martin": 0} {
+		if n := strings.Count(string(out), verdict); n != want {
+			t.Errorf("%s: %d times, want %d\n%s", verdict, n, want, out)
+		}
+	}
+}
+
 // describing is a Registerer that notes what it is given.
 type describing struct{ names map[string]bool }
 

@@ -28,7 +28,11 @@ none, or -) and prints a JSON line for each:
   {"line":2,"verdict":"rejected","errors":[{"code":…,"field":…,"value":…,"message":…}]}
 
 Every row is judged by itself, as if nothing were stored. What rows refer to is looked up
-in --catalog, else in the database. It exits with 3 if a row is rejected.`,
+in --catalog, else in the database. It exits with 3 if a row is rejected.
+
+--import-config takes the vendor's own import configuration: how FILE is written, which of
+its columns is which, and the settings of its <actions>. FILE is CSV then; the delimiter is
+a semicolon unless it says otherwise, as with the vendor.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			now, err := eventTime(at)
@@ -38,7 +42,14 @@ in --catalog, else in the database. It exits with 3 if a row is rejected.`,
 			if form != "json" && form != "vendor" {
 				return badCall("--format-errors %q is not json or vendor", form)
 			}
-			judge, err := a.rules(action, rules)
+			action, err := parseAction(action)
+			if err != nil {
+				return err
+			}
+			if err := file.readImport(action); err != nil {
+				return err
+			}
+			judge, err := a.rules(action, rules, file.config)
 			if err != nil {
 				return err
 			}
@@ -103,13 +114,10 @@ func eventTime(text string) (time.Time, error) {
 	return t.UTC().Truncate(time.Microsecond), nil
 }
 
-// rules returns the rules of an action: those of a file, else those of the
-// configuration's first source of that action, else the defaults.
-func (a *app) rules(name, file string) (*handlers.Rules, error) {
-	action, err := parseAction(name)
-	if err != nil {
-		return nil, err
-	}
+// rules returns the rules of an action: those of a file, else those of an
+// import configuration, else those of the configuration's first source of that
+// action, else the defaults.
+func (a *app) rules(action handlers.Action, file string, config *imported) (*handlers.Rules, error) {
 	if file != "" {
 		settings, faults := readRules(file, action)
 		rules, err := handlers.Compile(action, settings)
@@ -120,6 +128,9 @@ func (a *app) rules(name, file string) (*handlers.Rules, error) {
 			return nil, callError{inOrder(faults)}
 		}
 		return rules, nil
+	}
+	if config != nil && config.rules != nil {
+		return config.rules, nil
 	}
 	c, err := a.load()
 	if err != nil {

@@ -21,6 +21,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":     code,
+			"encoded":  encoded,
 			"jsonsame": jsonSame,
 		},
 	})

@@ -3,16 +3,18 @@ package main
 import (
 	"io"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"learnsink/cmd/learnsink/rows"
+	"learnsink/handlers"
 )
 
 // rowFile is a file of rows as check and send are told of it.
 type rowFile struct {
-	format, delimiter, encoding string
+	format, delimiter, encoding, importConfig string
+
+	config *imported // what importConfig names; nil: none
 }
 
 func (f *rowFile) flags(cmd *cobra.Command) {
@@ -20,6 +22,15 @@ func (f *rowFile) flags(cmd *cobra.Command) {
 	flags.StringVar(&f.format, "format", "", "jsonl or csv (default: by FILE's ending)")
 	flags.StringVar(&f.delimiter, "delimiter", "", "what stands between the cells of CSV: one character, or tab (default: a comma)")
 	flags.StringVar(&f.encoding, "encoding", "", "the file's encoding, such as windows-1252 (default: utf-8)")
+	flags.StringVar(&f.importConfig, "import-config", "", "the vendor's import configuration (XML): columnsMapping, delimiter, fileEncoding, skipFirstLine; FILE is CSV then, and other flags overrule it")
+}
+
+// readImport reads the import configuration, where the call names one.
+func (f *rowFile) readImport(action handlers.Action) (err error) {
+	if f.importConfig != "" {
+		f.config, err = readImport(f.importConfig, action)
+	}
+	return err
 }
 
 // openRows is a file of rows being read.
@@ -36,9 +47,9 @@ func (f *rowFile) open(a *app, args []string, progress ...io.Writer) (*openRows,
 	if len(args) > 0 {
 		name = args[0]
 	}
-	format, err := rows.NewFormat(name, f.format, f.delimiter, f.encoding)
+	format, err := f.rowFormat(name)
 	if err != nil {
-		return nil, callError{err}
+		return nil, err
 	}
 	opened := &openRows{Closer: io.NopCloser(nil)}
 	in := a.stdin
@@ -62,13 +73,10 @@ func (f *rowFile) open(a *app, args []string, progress ...io.Writer) (*openRows,
 	return opened, nil
 }
 
-// warnOfHeader says where a CSV header names a column twice: every row of it
-// is rejected, and would not say why.
+// warnOfHeader says what is odd about a CSV header: rows are rejected, or
+// mean other than was meant, and would not say why.
 func (a *app) warnOfHeader(r *rows.Reader) {
-	header := r.Header()
-	for i, name := range header {
-		if slices.Contains(header[:i], name) {
-			a.warn("the header names column %q twice", name)
-		}
+	for _, doubt := range r.Doubts() {
+		a.warn("%s", doubt)
 	}
 }

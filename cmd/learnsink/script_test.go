@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os"
 	"os/exec"
 	"strconv"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/text/encoding/htmlindex"
 )
 
 // code runs learnsink and expects an exit code: code 2 check --action x.
@@ -29,6 +31,18 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// encoded writes a file anew in another encoding: encoded latin1 FILE.
+func encoded(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: encoded ENCODING FILE")
+	}
+	encoding, err := htmlindex.Get(args[0])
+	ts.Check(err)
+	text, err := encoding.NewEncoder().String(ts.ReadFile(args[1]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
 // jsonSame compares two files of JSON values: jsonsame stdout want.jsonl.

@@ -36,6 +36,9 @@ or -) onto the source topic of their action. The key is the first of login, refe
 number and e-mail that is there, folded (tracking), or the interventionGuid, folded:
 rows of one learner or intervention keep their order.
 
+--import-config takes the vendor's own import configuration for how FILE is written and
+which of its columns is which; the settings that rows are judged by are the source's.
+
 --wait follows the outputs until each row has its outcome, then prints the rejections as
 check does and exits with 3 if there are any.`,
 		Args: cobra.MaximumNArgs(1),
@@ -47,6 +50,9 @@ check does and exits with 3 if there are any.`,
 			if timeout <= 0 {
 				return badCall("--timeout is to be more than 0")
 			}
+			if err := file.readImport(action); err != nil {
+				return err
+			}
 			c, client, err := a.kafka()
 			if err != nil {
 				return err
@@ -57,6 +63,9 @@ check does and exits with 3 if there are any.`,
 			}
 			if s.eventTime != "" && !s.source.EventTimeHeader {
 				a.warn("source %s does not say eventTime: header, so --event-time changes nothing there", s.source.Topic)
+			}
+			if file.config != nil && file.config.rules != nil && file.config.rules.Hash() != s.source.Rules.Hash() {
+				a.warn("the settings in %s are not those of source %s, by which the rows will be judged", file.importConfig, s.source.Topic)
 			}
 			bar := a.progress("rows")
 			in, err := file.open(a, args, bar)
@@ -74,6 +83,9 @@ check does and exits with 3 if there are any.`,
 			if !wait {
 				err := s.send(cmd.Context(), func(int, consumer.Produced) {})
 				bar.Exit()
+				if err == nil { // else the file may still be read
+					a.warnOfHeader(in.Reader)
+				}
 				a.warn("sent %d rows to %s", s.sent, s.source.Topic)
 				return err
 			}
@@ -304,6 +316,7 @@ func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.Progr
 	if err != nil {
 		return err
 	}
+	a.warnOfHeader(s.rows)
 	err = w.wait(ctx, timeout, failed)
 	rejected := w.rejected()
 	for _, r := range rejected {

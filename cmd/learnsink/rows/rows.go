@@ -84,11 +84,19 @@ func NewFormat(name, format, delimiter, encoding string) (Format, error) {
 		f.Delimiter = r
 	}
 	if encoding != "" {
-		if _, err := htmlindex.Get(encoding); err != nil {
-			return Format{}, fmt.Errorf("encoding %q is not known: say utf-8, windows-1252, iso-8859-15, utf-16le …", encoding)
+		if err := CheckEncoding(encoding); err != nil {
+			return Format{}, err
 		}
 	}
 	return f, nil
+}
+
+// CheckEncoding refuses the name of an encoding that is not known.
+func CheckEncoding(name string) error {
+	if _, err := htmlindex.Get(name); err != nil {
+		return fmt.Errorf("encoding %q is not known: say utf-8, windows-1252, iso-8859-15, utf-16le …", name)
+	}
+	return nil
 }
 
 // Record is one row as the file has it.
