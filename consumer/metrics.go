@@ -109,14 +109,18 @@ func (m *Metrics) passed(topic string, c *Chunk) {
 func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (accepted, rejected int) {
 	topic, action := b.source.Topic, string(b.source.Rules.Action())
 	var latest time.Time
-	codes := map[handlers.Code]int{}
+	codes, erased := map[handlers.Code]int{}, 0
 	for i := range decisions {
 		d := &decisions[i]
 		if d.EventTime.After(latest) {
 			latest = d.EventTime
 		}
-		if d.Verdict == handlers.Accepted {
+		switch d.Verdict {
+		case handlers.Accepted:
 			accepted++
+			continue
+		case handlers.Gone:
+			erased++
 			continue
 		}
 		rejected++
@@ -132,6 +136,7 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 	m.rows.WithLabelValues(action, "accepted").Add(float64(accepted))
 	m.rows.WithLabelValues(action, "rejected").Add(float64(rejected))
 	m.rows.WithLabelValues(action, "ignored").Add(float64(ignored))
+	m.rows.WithLabelValues(action, "erased").Add(float64(erased))
 	m.batchRows.Observe(float64(len(b.records)))
 	m.batchBytes.Observe(float64(b.bytes))
 	if !latest.IsZero() {

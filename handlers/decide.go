@@ -48,6 +48,9 @@ func (w *Row) decide(d *Decision, f *Facts, typed *slab[TrackingRow]) {
 	default:
 		w.decideIntervention(d, f)
 	}
+	if f.Erased != nil && d.Verdict != Accepted && d.Verdict != Ignored && w.ofErased(f) {
+		*d = Decision{Record: d.Record, Rules: d.Rules, EventTime: d.EventTime, Verdict: Gone}
+	}
 }
 
 // reject makes the decision a rejection, whatever it was.

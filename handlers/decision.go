@@ -18,6 +18,7 @@ const (
 	Accepted Verdict = iota + 1
 	Rejected
 	Ignored // a tombstone where the settings ignore them: an offset skipped
+	Gone    // the row of a person who was erased: counted, and kept nowhere
 )
 
 // Decision is the outcome of one record.

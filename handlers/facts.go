@@ -64,6 +64,9 @@ type Facts struct {
 	Sessions map[int64][]Session
 	// Teachers by folded login.
 	Teachers map[string]int64
+	// Erased are the persons that were erased; nil: nobody ever was. Of their
+	// rows nothing is kept.
+	Erased *Erased
 }
 
 // NewFacts returns facts with empty maps.

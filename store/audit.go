@@ -87,7 +87,8 @@ SELECT topic, partition, from_offset, to_offset, format('the ledger line counts 
   accepted, rejected, skipped, (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c))
 FROM learnsink.ledger
 WHERE from_offset + accepted + rejected + skipped <> to_offset
-   OR accepted + rejected <> (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c)
+   OR accepted + rejected <> (SELECT coalesce(sum((c ->> 'rows')::bigint) FILTER (WHERE c ->> 'outcome' <> 'erased'), 0) FROM jsonb_array_elements(counts) c)
+   OR skipped < (SELECT coalesce(sum((c ->> 'rows')::bigint) FILTER (WHERE c ->> 'outcome' = 'erased'), 0) FROM jsonb_array_elements(counts) c)
 ORDER BY 1, 2, 3`
 
 	// Lines are looked at one by one only where a partition's sum is wrong, or

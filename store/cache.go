@@ -18,6 +18,8 @@ import (
 type cache struct {
 	mu         sync.RWMutex
 	version    int64 // identity of the catalogue that everything comes from; 0: of none
+	erased     *handlers.Erased
+	erasedOf   int64 // the catalogue that erased is of; 0: not known yet
 	whole      *answers
 	young, old *answers
 	bulk       bulk
@@ -36,9 +38,17 @@ func (c *cache) heed(version int64) {
 	c.reset(version)
 }
 
+// whoWasErased returns the persons who were, and of which catalogue; 0: not known.
+func (c *cache) whoWasErased() (*handlers.Erased, int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.erased, c.erasedOf
+}
+
 func (c *cache) reset(version int64) {
 	if c.version != version {
 		c.version, c.whole, c.young, c.old = version, nil, newAnswers(), newAnswers()
+		c.erased, c.erasedOf = nil, 0
 		c.bulk.forget()
 	}
 }
@@ -51,10 +61,13 @@ func (c *cache) answer(refs *handlers.References, f *handlers.Facts) (rest *hand
 		c.mu.RUnlock()
 		return refs
 	}
-	f.Version = c.version
+	f.Version, f.Erased = c.version, c.erased
 	rest = &handlers.References{TrainingGUIDs: refs.TrainingGUIDs, TrainingPathCodes: refs.TrainingPathCodes,
 		SessionGUIDs: refs.SessionGUIDs, SessionTitles: refs.SessionTitles, Teachers: refs.Teachers}
 	asked := len(refs.TrainingGUIDs) + len(refs.TrainingPathCodes) + len(refs.SessionGUIDs) + len(refs.SessionTitles) + len(refs.Teachers)
+	if c.erasedOf != c.version {
+		asked++ // who was erased is not known yet
+	}
 	var aged []handlers.LearnerRef // known to the old generation alone
 	regs := make([]handlers.Registration, 0, 4*len(refs.Learners))
 	for ref := range refs.Learners {
@@ -141,6 +154,7 @@ func (c *cache) keep(f *handlers.Facts, asked *handlers.References) {
 		return // it was asked before a load; should the database have gone back, apply says so
 	}
 	c.reset(f.Version)
+	c.erased, c.erasedOf = f.Erased, f.Version
 	for ref := range asked.Learners {
 		c.bulk.missed(ref)
 		id := f.Learners[ref]

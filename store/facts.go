@@ -39,6 +39,7 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	maps.Copy(f.Registrations, asked.Registrations)
 	maps.Copy(f.LearningObjectsByGUID, asked.LearningObjectsByGUID)
 	maps.Copy(f.LearningObjectsByCode, asked.LearningObjectsByCode)
+	f.Erased = asked.Erased
 	f.TrainingsByGUID, f.TrainingsByPathCode, f.Sessions, f.Teachers = asked.TrainingsByGUID, asked.TrainingsByPathCode, asked.Sessions, asked.Teachers
 	return f, nil
 }
@@ -54,6 +55,7 @@ func (s *Store) ask(ctx context.Context, refs *handlers.References) (*handlers.F
 	defer conn.Release() // a connection that is left within a transaction is closed by the pool
 
 	f := handlers.NewFacts(0)
+	erased, known := s.cache.whoWasErased()
 	loaded := false
 	first := &pgx.Batch{}
 	first.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -61,12 +63,18 @@ func (s *Store) ask(ctx context.Context, refs *handlers.References) (*handlers.F
 	first.Queue("SELECT " + catalogueIdentity + ", loaded_at IS NOT NULL FROM learnsink.catalogue_version").QueryRow(func(row pgx.Row) error {
 		return row.Scan(&f.Version, &loaded)
 	})
+	var secret []byte
+	var hashes []handlers.IdentityHash
+	first.Queue(selectErased, known).Query(func(rows pgx.Rows) error { return collectErased(rows, &secret, &hashes) })
 	queueLearners(first, refs, f)
 	queueLearningObjects(first, refs, f)
 	queueTrainings(first, refs, f)
 	queueTeachers(first, refs, f)
 	if err := conn.SendBatch(ctx, first).Close(); err != nil {
 		return nil, err
+	}
+	if f.Erased = erased; f.Version != known {
+		f.Erased = handlers.NewErased(secret, hashes)
 	}
 	second := &pgx.Batch{}
 	if loaded {

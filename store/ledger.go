@@ -17,6 +17,10 @@ const (
 	otherSenders     = "…"
 )
 
+// outcomeErased is what ledger.counts calls rows of persons who were erased.
+// Their offsets are skipped ones: nothing else is left of them.
+const outcomeErased = "erased"
+
 const insertLedger = `
 INSERT INTO learnsink.ledger (topic, partition, from_offset, to_offset, action, rules, accepted, rejected, skipped, counts, round, incarnation)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12)`
@@ -51,6 +55,7 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 		case handlers.Accepted:
 		case handlers.Rejected:
 			k.code = d.Errors[0].Code
+		case handlers.Gone:
 		default:
 			continue
 		}
@@ -74,8 +79,11 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 	counts := make([]count, 0, len(rows))
 	for k, n := range rows {
 		outcome := "accepted"
-		if k.verdict == handlers.Rejected {
+		switch k.verdict {
+		case handlers.Rejected:
 			outcome = "rejected"
+		case handlers.Gone:
+			outcome = outcomeErased
 		}
 		counts = append(counts, count{k.sender, time.Unix(k.day*24*60*60, 0).UTC().Format("2006-01-02"), outcome, string(k.code), *n})
 	}
