@@ -20,6 +20,9 @@ const (
 	JobEdit    = "edit"    // dead letters, with another value
 	JobRevert  = "revert"  // rows of learnsink's own
 	JobRelease = "release" // rows of the waiting room
+	// JobAnnounce: records that are published as they are, to the topic that
+	// each names as its source. They have no outcome: once sent, they are done.
+	JobAnnounce = "announce"
 )
 
 // The states of a job.

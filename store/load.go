@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"learnsink/handlers"
 	"learnsink/store/catalogue"
 )
 
@@ -37,6 +38,7 @@ type LoadCount struct {
 	Kind           catalogue.Kind
 	Lines          int64 // good ones
 	Added, Changed int64 // what is there already, as the files say it, is neither
+	Erased         int64 // lines of persons who were erased: they are passed over
 	// Pruned is how many a prune removes, or would; Examples are the keys of
 	// the first few. Personal data: for the operator's eyes, not for logs.
 	Pruned   int64
@@ -91,6 +93,7 @@ type load struct {
 	counts  map[catalogue.Kind]*LoadCount
 	refused map[catalogue.Kind]int // bad lines by kind
 	says    said
+	erased  *handlers.Erased
 	version int64
 }
 
@@ -149,6 +152,11 @@ func (l *load) run(ctx context.Context) error {
 	if _, err := l.tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", loadLock); err != nil {
 		return err
 	}
+	erased, err := readErased(ctx, l.tx)
+	if err != nil {
+		return err
+	}
+	l.erased = erased
 	if err := l.stage(ctx); err != nil {
 		return err
 	}

@@ -141,6 +141,11 @@ func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 			return err
 		}
 	}
+	if kind == catalogue.Registrations && l.erased != nil {
+		if err := l.passErased(ctx, count); err != nil {
+			return err
+		}
+	}
 	if m.check != "" {
 		if err := l.check(ctx, kind, m.check, table); err != nil {
 			return err

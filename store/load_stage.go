@@ -88,6 +88,10 @@ func (l *load) encode(blocks chan<- block, quit <-chan struct{}) error {
 			l.fault(line.Kind, place, line.Bad)
 			return nil
 		}
+		if l.ofErased(&line) {
+			l.counts[line.Kind].Erased++
+			return nil
+		}
 		if line.Kind != b.kind || len(b.rows) >= blockBytes {
 			if err := flush(); err != nil {
 				return err

@@ -135,6 +135,13 @@ func showReport(w io.Writer, report store.LoadReport, options store.LoadOptions)
 	if len(report.Bad) > 0 {
 		fmt.Fprintf(out, "bad lines\t%d\n", len(report.Bad))
 	}
+	erased := int64(0)
+	for _, k := range report.Kinds {
+		erased += k.Erased
+	}
+	if erased > 0 {
+		fmt.Fprintf(out, "lines of erased persons, not loaded\t%d\n", erased)
+	}
 	if report.Version > 0 {
 		fmt.Fprintf(out, "version\t%d\n", report.Version)
 	} else {
