@@ -21,6 +21,7 @@ const (
 	FieldEmpty       Code = "field_empty"
 	Superseded       Code = "superseded"
 	DatabaseRefused  Code = "database_refused" // ours: PostgreSQL found wrong what the rules let pass
+	SourceUnknown    Code = "source_unknown"   // ours: a record of the replay topic names no source that there is
 	LOReferenceGone  Code = "lo_reference_missing"
 	LearnerRefGone   Code = "learner_reference_missing"
 	ContextMissing   Code = "context_missing"

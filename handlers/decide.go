@@ -37,7 +37,7 @@ func (s *slab[T]) next() *T {
 
 // decide fills in d, which is zero; an accepted tracking row is put into typed.
 func (w *Row) decide(d *Decision, f *Facts, typed *slab[TrackingRow]) {
-	d.Record, d.Rules, d.EventTime = w.record, w.rules, w.eventTime
+	d.Record, d.Rules, d.EventTime, d.Replay = w.record, w.rules, w.eventTime, w.replay
 	switch {
 	case w.ignored:
 		d.Verdict = Ignored

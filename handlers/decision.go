@@ -28,6 +28,8 @@ type Decision struct {
 	EventTime time.Time // UTC, to the microsecond
 	Verdict   Verdict
 	Errors    []Error // Rejected: all that is wrong, in the order of rules.md
+	// Replay is what a record of the replay topic says of itself; nil of all others.
+	Replay *Replay
 
 	// Exactly one is set where Verdict is Accepted, by the action.
 	Tracking     *TrackingRow

@@ -82,6 +82,7 @@ type Row struct {
 	rules     *Rules
 	record    *Record
 	eventTime time.Time
+	replay    *Replay // nil but on the replay topic
 
 	whole   Code // record_not_json, record_empty: nothing else can be said
 	ignored bool // a tombstone that the settings ignore

@@ -164,8 +164,12 @@ func (s State) Held() bool { return s == Breaker || s == Paused }
 type Batch struct {
 	Source    *Source
 	Partition int
-	Epoch     int64 // of the claim that read it
-	From, To  int64 // offsets [From, To)
+	// Origin is where the rows come from, as what is stored of them says, with
+	// Decision.Stands for the offset. The zero value: from the source
+	// partition itself; on the replay topic from where their originals stand.
+	Origin   TopicPartition
+	Epoch    int64 // of the claim that read it
+	From, To int64 // offsets [From, To)
 	// Decisions has one entry for each record that is a row, in offset order.
 	// To-From-len(Decisions) offsets are skipped.
 	Decisions    []Decision
@@ -187,6 +191,14 @@ type Batch struct {
 // TopicPartition names the batch's source partition.
 func (b *Batch) TopicPartition() TopicPartition {
 	return TopicPartition{b.Source.Topic, b.Partition}
+}
+
+// RowsFrom names the partition that the batch's rows come from.
+func (b *Batch) RowsFrom() TopicPartition {
+	if b.Origin != (TopicPartition{}) {
+		return b.Origin
+	}
+	return b.TopicPartition()
 }
 
 // OutboxEntry is what a committed batch still has to publish.

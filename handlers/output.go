@@ -122,7 +122,7 @@ func (m *Outputs) event(d *Decision) Output {
 func (m *Outputs) deadLetter(d *Decision) Output {
 	rec := d.Record
 	for _, h := range rec.Headers {
-		if !strings.HasPrefix(h.Key, "learnsink.") && !strings.HasPrefix(h.Key, "__connect.errors.") {
+		if Own(h.Key) {
 			m.headers = append(m.headers, h)
 		}
 	}
@@ -135,7 +135,10 @@ func (m *Outputs) deadLetter(d *Decision) Output {
 	m.header("learnsink.source.partition", strconv.AppendInt(m.text, int64(rec.Partition), 10))
 	m.header("learnsink.source.offset", strconv.AppendInt(m.text, rec.Offset, 10))
 	m.header("learnsink.source.timestamp", appendTime(m.text, d.EventTime))
-	m.header("learnsink.attempt", append(m.text, "1"...))
+	m.header(AttemptHeader, strconv.AppendInt(m.text, int64(d.attempt()), 10))
+	if d.Replay != nil && d.Replay.Of != "" {
+		m.header(ReplayOfHeader, append(m.text, d.Replay.Of...))
+	}
 	m.header("learnsink.rejected-at", appendTime(m.text, m.now))
 	m.header("learnsink.rules", append(m.text, d.Rules.hash...))
 	m.header("__connect.errors.topic", append(m.text, rec.Topic...))
@@ -276,7 +279,19 @@ func (d *Decision) appendEvent(dst, at []byte) []byte {
 	if v, ok := rec.Header("ce_source"); ok && len(v) > 0 {
 		dst = appendString(append(dst, `,"sender":`...), headerText(v))
 	}
-	return append(appendString(append(dst, `},"rules":`...), d.Rules.hash), '}')
+	dst = appendString(append(dst, `},"rules":`...), d.Rules.hash)
+	if d.Replay != nil && d.Replay.Of != "" {
+		dst = appendString(append(dst, `,"replayOf":`...), d.Replay.Of)
+	}
+	return append(dst, '}')
+}
+
+// attempt says how often the row has been judged, this time included.
+func (d *Decision) attempt() int {
+	if d.Replay != nil {
+		return d.Replay.Attempt
+	}
+	return 1
 }
 
 // Sender returns the input's ce_source as text; "" where it has none.

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // The headers of a record on the replay topic, beside the original's own.
@@ -83,6 +84,9 @@ func Own(key string) bool {
 	return !strings.HasPrefix(key, "learnsink.") && !strings.HasPrefix(key, "__connect.errors.")
 }
 
+// maxID is longer than any id of an outcome: a topic's name and three numbers.
+const maxID = 249 + 3*20
+
 // ReplayOf reads what a record of the replay topic says of itself. What is
 // not well-formed is as if it were not there.
 func ReplayOf(rec *Record) (r Replay) {
@@ -91,7 +95,9 @@ func ReplayOf(rec *Record) (r Replay) {
 		n, err := strconv.ParseInt(text(key), 10, 64)
 		return n, err == nil && n >= 0
 	}
-	r.Of = text(ReplayOfHeader)
+	if of := text(ReplayOfHeader); len(of) <= maxID && utf8.ValidString(of) && strings.IndexByte(of, 0) < 0 {
+		r.Of = of
+	}
 	n, _ := number(AttemptHeader)
 	r.Attempt = int(min(max(n, 1), 1<<30))
 	r.EventTime, _ = time.Parse(time.RFC3339, text(EventTimeHeader))
@@ -112,4 +118,17 @@ func ReplayOf(rec *Record) (r Replay) {
 	r.Overwrite = text(OverwriteHeader)
 	r.Waited = text(WaitedHeader) == "true"
 	return r
+}
+
+// Replays says that the row's record is one of the replay topic, and what it
+// says of itself. r must stay as it is for as long as what is decided of the
+// row is in use.
+func (w *Row) Replays(r *Replay) { w.replay = r }
+
+// NoSource decides a record of the replay topic that names no source there is:
+// no rules are meant, so these say nothing but that.
+func (r *Rules) NoSource(rec *Record, eventTime time.Time, replay *Replay) Decision {
+	d := Decision{Record: rec, Rules: r, EventTime: eventTime, Replay: replay}
+	d.reject(Error{Code: SourceUnknown, Message: "Source [" + show(strings.ToValidUTF8(replay.SourceTopic, "\uFFFD")) + "] is unknown."})
+	return d
 }

@@ -19,7 +19,7 @@ func TestReplayHeaders(t *testing.T) {
 		}
 	}
 	crooked := &Record{Headers: []Header{{AttemptHeader, []byte("-4")}, {SourcePartitionHeader, []byte("1")}, {SourceOffsetHeader, []byte("x")},
-		{JobHeader, []byte("1")}, {EventTimeHeader, []byte("yesterday")}}}
+		{JobHeader, []byte("1")}, {EventTimeHeader, []byte("yesterday")}, {ReplayOfHeader, []byte("rows\x00-0-1")}}}
 	if got := ReplayOf(crooked); !reflect.DeepEqual(got, Replay{Attempt: 1}) {
 		t.Errorf("%+v", got)
 	}

@@ -74,7 +74,8 @@ func (r *interventionRows) add(d *handlers.Decision) {
 	r.session, r.teacher = append(r.session, i.RefSessionID), append(r.teacher, i.TeacherID)
 	r.startsAt, r.hours = append(r.startsAt, i.Date), append(r.hours, i.Duration)
 	r.status = append(r.status, i.StatusWord())
-	r.eventAt, r.offset = append(r.eventAt, d.EventTime), append(r.offset, d.Record.Offset)
+	_, offset := d.Stands()
+	r.eventAt, r.offset = append(r.eventAt, d.EventTime), append(r.offset, offset)
 }
 
 func (r *interventionRows) args() []any {

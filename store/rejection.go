@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"learnsink/handlers"
 )
 
@@ -20,47 +22,68 @@ type rejectionRows struct {
 	offset            []int64
 	incarnation       []int32
 	eventAt           []time.Time
+	attempt           []int32
+	replayOf          []*string // nil: it is no attempt
+	job               []pgtype.Int8
 }
 
 // add adds a rejection; bare: without its headers, which PostgreSQL may have refused.
 func (r *rejectionRows) add(d *handlers.Decision, bare bool) {
-	errors, codes := d.Errors, make([]string, 0, len(d.Errors))
-	for i, e := range d.Errors {
-		if !slices.Contains(codes, string(e.Code)) {
-			codes = append(codes, string(e.Code))
-		}
-		if !isStorable(e.Field) || !isStorable(e.Value) || !isStorable(e.Message) {
-			errors = slices.Clone(errors)
-			errors[i] = handlers.Error{Code: e.Code, Field: storable(e.Field), Value: storable(e.Value), Message: storable(e.Message)}
-		}
-	}
 	headers := d.Record.Headers
 	if bare {
 		headers = nil
 	}
+	codes, errors := errorColumns(d)
 	r.id = append(r.id, d.ID())
-	r.codes = append(r.codes, "{"+strings.Join(codes, ",")+"}") // codes are words: no need to quote
-	r.errors = append(r.errors, string(handlers.AppendErrors(nil, errors)))
+	r.codes = append(r.codes, codes)
+	r.errors = append(r.errors, errors)
 	r.key = append(r.key, d.Record.Key)
 	r.value = append(r.value, d.Record.Value)
 	r.headers = append(r.headers, headersJSON(headers))
 	r.offset = append(r.offset, d.Record.Offset)
 	r.incarnation = append(r.incarnation, int32(max(d.Record.Incarnation, 1)))
 	r.eventAt = append(r.eventAt, d.EventTime)
+	attempt, replayOf := int32(1), (*string)(nil)
+	if p := d.Replay; p != nil && p.Of != "" {
+		attempt, replayOf = int32(p.Attempt), &p.Of
+	}
+	r.attempt, r.replayOf, r.job = append(r.attempt, attempt), append(r.replayOf, replayOf), append(r.job, jobOf(d))
+}
+
+// errorColumns returns what is wrong with a row as the columns codes and
+// errors take it.
+func errorColumns(d *handlers.Decision) (codes, errs string) {
+	errors, words := d.Errors, make([]string, 0, len(d.Errors))
+	for i, e := range d.Errors {
+		if !slices.Contains(words, string(e.Code)) {
+			words = append(words, string(e.Code))
+		}
+		if !isStorable(e.Field) || !isStorable(e.Value) || !isStorable(e.Message) {
+			errors = slices.Clone(errors)
+			errors[i] = handlers.Error{Code: e.Code, Field: storable(e.Field), Value: storable(e.Value), Message: storable(e.Message)}
+		}
+	}
+	return "{" + strings.Join(words, ",") + "}", string(handlers.AppendErrors(nil, errors)) // codes are words: no need to quote
 }
 
 func (r *rejectionRows) args() []any {
-	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation}
+	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation, r.attempt, r.replayOf, r.job}
 }
 
 // An id that is there already comes from a position that an operator has set
-// back: what the row is judged to be now holds.
+// back: what the row is judged to be now holds. An attempt's line is history,
+// unless the dead letter that it replays is no longer there.
 const insertRejections = `
-INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, incarnation, source_topic, source_partition, action, rules)
-SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, $1::text, $2::integer, $12::text, $13::text
-FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[])
-  AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation)
-ON CONFLICT (id) DO UPDATE SET codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = 'open'`
+INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, state,
+  source_topic, source_partition, action, rules)
+SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job,
+  CASE WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
+       WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $17 THEN 'quarantined' ELSE 'open' END,
+  $1::text, $2::integer, $15::text, $16::text
+FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
+    $12::integer[], $13::text[], $14::bigint[])
+  AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job)
+ON CONFLICT (id) DO UPDATE SET codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state`
 
 // header is a record's header in rejection.headers: text where PostgreSQL can
 // hold it as text, else base64; a null value has neither member.

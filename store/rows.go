@@ -42,6 +42,7 @@ type writes struct {
 	interventionUpdates, interventionInserts interventionRows
 	roomUpdates, roomInserts                 roomRows
 	rejections                               rejectionRows
+	replays                                  replayRows
 }
 
 // settle settles decisions, those of one key in the order of their offsets,
@@ -77,6 +78,7 @@ func settle(b *handlers.Batch, decisions []handlers.Decision, was *stored, refus
 			_, bare := refused[d.Record.Offset]
 			w.rejections.add(d, bare)
 		}
+		w.replays.add(&decisions[i])
 	}
 	w.skipped = b.To - b.From - w.accepted - w.rejected
 	return w
@@ -148,15 +150,19 @@ func (w *writes) queueRows(b *pgx.Batch, lookFirst bool) {
 	if n := len(w.roomInserts.guidFolded); n > 0 {
 		b.Queue(insertRooms, w.roomInserts.args()...).Exec(exactly(n))
 	}
+	w.replays.queueLocks(b)
 	if len(w.rejections.id) > 0 {
 		rules := w.batch.Source.Rules
-		b.Queue(insertRejections, append(w.args(w.rejections.args()), string(rules.Action()), rules.Hash())...)
+		b.Queue(insertRejections, append(append([]any{w.batch.Source.Topic, w.batch.Partition}, w.rejections.args()...),
+			string(rules.Action()), rules.Hash(), quarantinedFrom)...)
 	}
+	w.replays.queue(b)
 }
 
-// args returns the arguments of a statement about rows that carry their source: topic, partition, columns.
+// args returns the arguments of a statement about rows that say where they come from: topic, partition, columns.
 func (w *writes) args(columns []any) []any {
-	return slices.Clip(append([]any{w.batch.Source.Topic, w.batch.Partition}, columns...))
+	from := w.batch.RowsFrom()
+	return slices.Clip(append([]any{from.Topic, from.Partition}, columns...))
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -291,7 +291,8 @@ func (r *trackingRows) add(d *handlers.Decision) {
 	r.firstCompletion.optTime(t.FirstCompletion)
 	r.filledIn.bool(t.FilledIn)
 	r.eventAt.time(d.EventTime)
-	r.offset.int64(d.Record.Offset)
+	_, offset := d.Stands()
+	r.offset.int64(offset)
 }
 
 func (r *trackingRows) args() []any {
@@ -373,7 +374,8 @@ type memories struct {
 func (m *memories) add(d *handlers.Decision) {
 	m.trackingKeys.add(d.Tracking.TrackingKey)
 	m.eventAt.time(d.EventTime)
-	m.offset.int64(d.Record.Offset)
+	_, offset := d.Stands()
+	m.offset.int64(offset)
 }
 
 func (m *memories) args() []any {

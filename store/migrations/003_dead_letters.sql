@@ -18,6 +18,7 @@ ALTER TABLE learnsink.rejection
   ADD COLUMN replay_of text COLLATE "C",
   ADD COLUMN job bigint,
   ADD COLUMN history jsonb NOT NULL DEFAULT '[]',
+  ADD COLUMN judged_by text COLLATE "C",
   ADD COLUMN settled_at timestamptz,
   ADD COLUMN settled_by text COLLATE "C",
   ADD COLUMN waits_for text[] COLLATE "C",
@@ -27,6 +28,7 @@ COMMENT ON COLUMN learnsink.rejection.attempt IS 'How often the row has been jud
 COMMENT ON COLUMN learnsink.rejection.replay_of IS 'This line is an attempt: the id of the dead letter that was replayed. Its state is archived; the work goes on with that dead letter.';
 COMMENT ON COLUMN learnsink.rejection.job IS 'The job that has sent the row again last.';
 COMMENT ON COLUMN learnsink.rejection.history IS 'What was said of the row by the attempts before the last: [{"attempt", "at", "id", "job"?, "codes", "errors"}], oldest first. codes and errors are of the last.';
+COMMENT ON COLUMN learnsink.rejection.judged_by IS 'The id of the attempt that codes and errors are of; NULL: of the first, its own.';
 COMMENT ON COLUMN learnsink.rejection.settled_at IS 'When it was resolved or superseded.';
 COMMENT ON COLUMN learnsink.rejection.settled_by IS 'The id of the outcome that did so.';
 COMMENT ON COLUMN learnsink.rejection.waits_for IS 'waiting: what is missing, such as {session guid s-12}.';
