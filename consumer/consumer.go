@@ -65,6 +65,12 @@ type Config struct {
 	Group string
 	// Sources, at least one, each with another topic. Required.
 	Sources []*handlers.Source
+	// ReplayTopic is learnsink's own source: rows of the others that are sent
+	// again. One that is not there holds up nobody. Empty: none is read.
+	ReplayTopic string
+	// DeadLetterTopic takes records of the replay topic that name no source.
+	// Default: the first source's.
+	DeadLetterTopic string
 	// Batch bounds the batches.
 	Batch Batch
 	// Publish is how outputs are published. Default: Transactional.
@@ -133,6 +139,9 @@ func (c Config) orDefaults() Config {
 	if c.Publish == "" {
 		c.Publish = Transactional
 	}
+	if c.DeadLetterTopic == "" && len(c.Sources) > 0 {
+		c.DeadLetterTopic = c.Sources[0].DeadLetterTopic
+	}
 	c.Breaker = c.Breaker.orDefaults()
 	or(&c.Batch.Linger, 5*time.Millisecond)
 	or(&c.SessionTimeout, 10*time.Second)
@@ -160,6 +169,15 @@ func (c Config) Validate() error {
 			bad("source topic %q is given twice", s.Topic)
 		}
 		seen[s.Topic] = true
+	}
+	if c.ReplayTopic != "" {
+		if seen[c.ReplayTopic] {
+			bad("the replay topic %q is a source topic too: it is learnsink's own", c.ReplayTopic)
+		}
+		seen[c.ReplayTopic] = true
+		if seen[c.DeadLetterTopic] {
+			bad("what the replay topic holds and names no source would go to the source topic %q", c.DeadLetterTopic)
+		}
 	}
 	for _, s := range c.Sources {
 		if seen[s.AcceptedTopic] || seen[s.DeadLetterTopic] {
@@ -195,7 +213,8 @@ type Consumer struct {
 	logger  zerolog.Logger
 	metrics *Metrics
 	sources map[string]*handlers.Source // by topic
-	topics  []string                    // of the sources, in order
+	replays *handlers.Replays           // nil: no replay topic is read
+	topics  []string                    // of the sources, in order, and the replay topic
 	packer  *packer
 	rows    lentRows
 }
@@ -217,6 +236,11 @@ func New(config Config, store Store, logger zerolog.Logger, m *Metrics) (*Consum
 		c.sources[s.Topic] = s
 		c.topics = append(c.topics, s.Topic)
 		connection.Topics = append(connection.Topics, s.Topic, s.AcceptedTopic, s.DeadLetterTopic)
+	}
+	if config.ReplayTopic != "" {
+		c.replays = handlers.NewReplays(config.ReplayTopic, config.Sources, config.DeadLetterTopic)
+		c.topics = append(c.topics, config.ReplayTopic)
+		connection.Topics = append(connection.Topics, config.ReplayTopic, config.DeadLetterTopic)
 	}
 	slices.Sort(connection.Topics)
 	connection.Topics = slices.Compact(connection.Topics)
@@ -301,7 +325,7 @@ func (c *Consumer) publisher(tp handlers.TopicPartition) Publisher {
 // position, which is returned with the epoch that is the caller's now.
 // clusterID is the one that the position holds.
 func (c *Consumer) TakeOver(ctx context.Context, tp handlers.TopicPartition, clusterID string) (handlers.Position, error) {
-	if c.sources[tp.Topic] == nil {
+	if !slices.Contains(c.topics, tp.Topic) {
 		return handlers.Position{}, fmt.Errorf("%s is no source of this configuration", tp.Topic)
 	}
 	p := c.pipeline(tp, &groupOffsets{client: c.client, group: c.config.Group, generation: -1})
@@ -339,8 +363,14 @@ func (c *Consumer) inspect(ctx context.Context, topics []string) {
 func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeline {
 	log := newPartitionLog(c.client, tp, fetchLimits{bytes: c.config.FetchBytes, decompressed: c.config.MaxDecompressed})
 	log.metrics, log.strict = c.metrics, true
+	source, replays, breaker := c.sources[tp.Topic], (*handlers.Replays)(nil), c.config.Breaker
+	if source == nil {
+		// Whoever replays has looked first: no flood stops it.
+		source, replays, breaker.Off = c.replays.None, c.replays, true
+	}
 	return &pipeline{
-		source:    c.sources[tp.Topic],
+		source:    source,
+		replays:   replays,
 		tp:        tp,
 		log:       log,
 		store:     c.store,
@@ -349,7 +379,7 @@ func (c *Consumer) pipeline(tp handlers.TopicPartition, offsets Offsets) *pipeli
 		limits: pipelineLimits{
 			rows: c.config.Batch.Rows, bytes: c.config.Batch.Bytes, linger: c.config.Batch.Linger,
 			poll: 250 * time.Millisecond, quiet: time.Second, grace: c.config.Grace, reclaim: c.config.SessionTimeout, inFlight: 2,
-			blocked: time.Minute, breaker: c.config.Breaker, jitter: 0.5,
+			blocked: time.Minute, breaker: breaker, jitter: 0.5,
 		},
 		packer:   c.packer,
 		rows:     c.rows,

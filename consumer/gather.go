@@ -101,14 +101,23 @@ func (g *gatherer) watch() {
 }
 
 // take moves rows from what was read into a batch; it reports whether the
-// batch is full.
+// batch is full. Rows of two sources, or whose originals stand in two
+// partitions, are of two batches.
 func (g *gatherer) take(b *batch) (full bool) {
 	n := 0
 	for n < len(g.left.Records) {
-		size := sizeOf(&g.left.Records[n])
-		if len(b.records)+n > 0 && (len(b.records)+n >= g.limits.rows || b.bytes+size > g.limits.bytes) {
+		size, first := sizeOf(&g.left.Records[n]), len(b.records)+n == 0
+		if !first && (len(b.records)+n >= g.limits.rows || b.bytes+size > g.limits.bytes) {
 			full = true
 			break
+		}
+		if g.replays != nil {
+			lane := g.replays.Of(&g.left.Records[n])
+			if first {
+				b.source, b.origin = lane.Source, lane.Origin
+			} else if full = lane != (handlers.Lane{Source: b.source, Origin: b.origin}); full {
+				break
+			}
 		}
 		b.bytes += size
 		n++

@@ -40,7 +40,7 @@ func (c *Consumer) awaitTopics(ctx context.Context) []string {
 			c.logger.Warn().Err(err).Msg("waiting for a broker")
 			told = now
 		case err == nil && len(missing) > 0 && now != told:
-			c.logger.Warn().Strs("topics", missing).Msg("source topics do not exist yet and are waited for")
+			c.missing(missing)
 			told = now
 		}
 		if len(there) > 0 {
@@ -49,6 +49,20 @@ func (c *Consumer) awaitTopics(ctx context.Context) []string {
 		pause(ctx, watchInterval)
 	}
 	return nil
+}
+
+// missing warns of topics that are not there. Without its own topic learnsink
+// works all the same: nothing can be sent again.
+func (c *Consumer) missing(topics []string) {
+	if c.replays != nil {
+		if i := slices.Index(topics, c.replays.Topic); i >= 0 {
+			c.logger.Warn().Str("topic", c.replays.Topic).Msg("the replay topic does not exist: no dead letter can be sent again until `learnsink topics create` makes it")
+			topics = slices.Delete(topics, i, i+1)
+		}
+	}
+	if len(topics) > 0 {
+		c.logger.Warn().Strs("topics", topics).Msg("source topics do not exist yet and are waited for")
+	}
 }
 
 // member is one membership of the group, subscribed to topics. It returns when

@@ -189,6 +189,7 @@ func (l *lease) begin(ctx context.Context) (next int64, err error) {
 // batch is a run of offsets on its way.
 type batch struct {
 	source   *handlers.Source
+	origin   handlers.TopicPartition // of the originals, on the replay topic
 	from, to int64
 	records  []handlers.Record
 	bytes    int
@@ -282,7 +283,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 		l.settle("behind")
 	}
 	accepted, rejected := l.metrics.applied(b, decided.Decisions, judged.ignored)
-	l.metrics.absences(string(l.source.Rules.Action()), judged.absent)
+	l.metrics.absences(string(b.source.Rules.Action()), judged.absent)
 	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: judged.payload})
 	level := zerolog.DebugLevel
 	if len(b.records) > 0 {
@@ -377,17 +378,21 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 	j := &judged{}
 	// 1. Decode.
 	took := l.metrics.stage("decode")
-	rules := l.source.Rules
+	rules := b.source.Rules
 	// Rows are large, and done with once they are decided: they are lent.
 	lent := l.rows.take()
 	defer l.rows.giveBack(lent)
 	*lent = slices.Grow((*lent)[:0], len(b.records))[:len(b.records)]
 	rows := *lent
+	says := l.replayed(b)
 	decoder, refs := rules.Decoder(), handlers.NewReferences()
 	for i := range b.records {
 		b.records[i].Incarnation = l.position.Incarnation
-		at := handlers.EventTime(&b.records[i], l.source.EventTimeHeader, b.read)
+		at := handlers.EventTime(&b.records[i], b.source.EventTimeHeader, b.read)
 		decoder.Decode(&rows[i], &b.records[i], at)
+		if says != nil {
+			rows[i].Replays(&says[i])
+		}
 		rows[i].Refer(refs)
 	}
 	j.absent = rules.Absent(rows)
@@ -406,14 +411,23 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 
 	// 3. Decide. What the marker says is published already makes no outputs.
 	took = l.metrics.stage("decide")
-	decisions := slices.DeleteFunc(rules.DecideAll(rows, facts), func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
+	decisions := rules.DecideAll(rows, facts)
+	if l.replays != nil && b.source == l.replays.None {
+		for i := range decisions {
+			d := &decisions[i]
+			*d = rules.NoSource(d.Record, d.EventTime, d.Replay)
+		}
+	}
+	if l.replays == nil { // what replays something settles it, and be it that the row is ignored by now
+		decisions = slices.DeleteFunc(decisions, func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
+	}
 	j.ignored = len(rows) - len(decisions)
 	j.batch = &handlers.Batch{
-		Source: l.source, Partition: l.tp.Partition, Epoch: l.position.Epoch, From: b.from, To: b.to,
+		Source: b.source, Partition: l.tp.Partition, Origin: b.origin, Epoch: l.position.Epoch, From: b.from, To: b.to,
 		Round: l.position.Round, Incarnation: l.position.Incarnation, Anchor: anchorOf(b.records),
 		Decisions: decisions, FactsVersion: facts.Version,
 		Encode: func(settled []handlers.Decision) (_ []byte, err error) {
-			packing, outputs := l.packer.begin(l.tp.Partition), handlers.NewOutputs(l.source, time.Now())
+			packing, outputs := l.packer.begin(l.tp.Partition), handlers.NewOutputs(b.source, time.Now())
 			silent := l.announced.Load()
 			for i := range settled {
 				if settled[i].Record.Offset < silent {
@@ -429,6 +443,19 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 	}
 	j.deciding = took()
 	return j, nil
+}
+
+// replayed returns what the records of a batch of the replay topic say of
+// themselves; nil elsewhere.
+func (l *lease) replayed(b *batch) []handlers.Replay {
+	if l.replays == nil {
+		return nil
+	}
+	says := make([]handlers.Replay, len(b.records))
+	for i := range says {
+		says[i] = handlers.ReplayOf(&b.records[i])
+	}
+	return says
 }
 
 // enqueue adds the entry of a batch that has been applied.

@@ -122,6 +122,9 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 		case handlers.Gone:
 			erased++
 			continue
+		case handlers.Ignored:
+			ignored++
+			continue
 		}
 		rejected++
 		for j := range d.Errors {

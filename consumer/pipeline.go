@@ -60,6 +60,7 @@ type Offsets interface {
 // pipeline is the road of one assigned source partition.
 type pipeline struct {
 	source    *handlers.Source
+	replays   *handlers.Replays // nil but on the replay topic, where each batch has its own source
 	tp        handlers.TopicPartition
 	log       Log
 	store     Store
