@@ -26,6 +26,7 @@ type config struct {
 	Sources         []*handlers.Source
 	AcceptedTopic   string // of the sources that name none
 	DeadLetterTopic string
+	ReplayTopic     string // or off
 	Publish         string
 	SessionTimeout  time.Duration
 	BatchRows       int
@@ -61,6 +62,7 @@ func defaults() *config {
 		Group:           "learnsink",
 		AcceptedTopic:   "learning.accepted",
 		DeadLetterTopic: "learning.dead-letter",
+		ReplayTopic:     "learning.replay",
 		Publish:         string(consumer.Transactional),
 		SessionTimeout:  10 * time.Second,
 		BatchRows:       2000,
@@ -300,10 +302,15 @@ func (c *config) checkRoutes() (faults configError) {
 		}
 		read[s.topic], accepted[s.acceptedTopic] = s.topic != "", true
 	}
+	if replay := c.replayTopic(); read[replay] {
+		faults = append(faults, fault{c.place("replayTopic"), fmt.Sprintf("replayTopic: %s is a source: it is learnsink's own, for rows that are sent again; name another, or say off", replay)})
+	} else if replay != "" {
+		read[replay] = true
+	}
 	for _, s := range c.sources {
 		for _, out := range []string{s.acceptedTopic, s.deadLetterTopic} {
 			if read[out] {
-				faults = append(faults, fault{s.place, fmt.Sprintf("outcomes of source %s go to %s, which is a source itself: they would be read as rows", s.topic, out)})
+				faults = append(faults, fault{s.place, fmt.Sprintf("outcomes of source %s go to %s, which is read itself: they would be taken for rows", s.topic, out)})
 			}
 		}
 		if accepted[s.deadLetterTopic] {
@@ -323,7 +330,48 @@ func (c *config) source(action handlers.Action) *handlers.Source {
 	return nil
 }
 
-// topics returns every topic that the configuration names, sources first.
+// replayTopic is the topic of rows that are sent again; "": there is none.
+func (c *config) replayTopic() string {
+	if c.ReplayTopic == "off" {
+		return ""
+	}
+	return c.ReplayTopic
+}
+
+// replays returns the sources as their rows are treated on the replay topic;
+// nil without one. Records that name no source go where most dead letters go.
+func (c *config) replays() *handlers.Replays {
+	topic := c.replayTopic()
+	if topic == "" {
+		return nil
+	}
+	return handlers.NewReplays(topic, c.Sources, c.strayTopic())
+}
+
+// strayTopic takes the dead letters that are of no source: the default one,
+// where a source uses it, so that it needs no topic of its own.
+func (c *config) strayTopic() string {
+	for _, s := range c.Sources {
+		if s.DeadLetterTopic == c.DeadLetterTopic {
+			return c.DeadLetterTopic
+		}
+	}
+	return c.Sources[0].DeadLetterTopic
+}
+
+// reads returns every topic that is consumed: the sources, and the replay topic.
+func (c *config) reads() []string {
+	var topics []string
+	for _, s := range c.Sources {
+		topics = append(topics, s.Topic)
+	}
+	if replay := c.replayTopic(); replay != "" {
+		topics = append(topics, replay)
+	}
+	return topics
+}
+
+// topics returns every topic that the configuration names, those that are read first.
 func (c *config) topics() []string {
 	var topics []string
 	add := func(topic string) {
@@ -331,8 +379,8 @@ func (c *config) topics() []string {
 			topics = append(topics, topic)
 		}
 	}
-	for _, s := range c.Sources {
-		add(s.Topic)
+	for _, topic := range c.reads() {
+		add(topic)
 	}
 	for _, s := range c.Sources {
 		add(s.AcceptedTopic)

@@ -34,6 +34,9 @@ func (a *app) configCommand() *cobra.Command {
 				for _, s := range c.Sources {
 					fmt.Fprintf(a.stdout, "%s: %s, accepted to %s, dead letters to %s\n", s.Topic, s.Rules.Action(), s.AcceptedTopic, s.DeadLetterTopic)
 				}
+				if replay := c.replayTopic(); replay != "" {
+					fmt.Fprintf(a.stdout, "%s: rows that are sent again\n", replay)
+				}
 				if c.Kafka.ClearPassword() {
 					a.warn("sasl: PLAIN without TLS sends the password as it is")
 				}

@@ -140,7 +140,7 @@ type logs struct {
 
 // readLogs asks the brokers about one source topic, or all of them.
 func readLogs(ctx context.Context, c *config, client *consumer.Client, topic string) (*logs, error) {
-	topics := sourceTopics(c)
+	topics := c.reads()
 	if topic != "" {
 		topics = []string{topic}
 	}
@@ -269,8 +269,12 @@ func tabulate(w io.Writer, positions []positionShown, operations []operationShow
 // oneLine keeps what people have written within its cell.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// sourceNamed returns the source of a topic; nil where there is none.
+// sourceNamed returns the source of a topic; nil where there is none. That of
+// the replay topic stands for all of them.
 func (c *config) sourceNamed(topic string) *handlers.Source {
+	if replays := c.replays(); replays != nil && topic == replays.Topic {
+		return replays.None
+	}
 	for _, s := range c.Sources {
 		if s.Topic == topic {
 			return s

@@ -81,8 +81,11 @@ func (c *config) consumer() consumer.Config {
 		Connection: c.Kafka,
 		Group:      c.Group,
 		Sources:    c.Sources,
-		Batch:      consumer.Batch{Rows: c.BatchRows, Bytes: c.BatchBytes, Linger: linger},
-		Publish:    consumer.Publish(c.Publish),
+
+		ReplayTopic: c.replayTopic(), DeadLetterTopic: c.strayTopic(),
+
+		Batch:   consumer.Batch{Rows: c.BatchRows, Bytes: c.BatchBytes, Linger: linger},
+		Publish: consumer.Publish(c.Publish),
 		// The heartbeat goes with it: 3 s, or a third.
 		SessionTimeout: c.SessionTimeout,
 	}
@@ -114,7 +117,7 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 		return err
 	}
 	log.Info().Str("version", buildVersion()).Strs("brokers", c.Kafka.Brokers).Stringer("database", db).Str("group", c.Group).
-		Strs("sources", sourceTopics(c)).Msg("learnsink starts")
+		Strs("sources", c.reads()).Msg("learnsink starts")
 
 	// The web outlives the consumer: how a stop goes can be watched.
 	webContext, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
@@ -163,12 +166,4 @@ func awaitSchema(ctx context.Context, db *store.Store, log zerolog.Logger) error
 		InitialInterval: 100 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 	}), backoff.WithMaxElapsedTime(0))
 	return err
-}
-
-func sourceTopics(c *config) []string {
-	var topics []string
-	for _, s := range c.Sources {
-		topics = append(topics, s.Topic)
-	}
-	return topics
 }

@@ -139,7 +139,7 @@ func readStatus(ctx context.Context, c *config, client *consumer.Client, db *sto
 
 // addLog adds what the brokers know of the sources.
 func addLog(ctx context.Context, c *config, client *consumer.Client, all map[handlers.TopicPartition]*partitionStatus) error {
-	counts, err := client.Partitions(ctx, sourceTopics(c)...)
+	counts, err := client.Partitions(ctx, c.reads()...)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func addLog(ctx context.Context, c *config, client *consumer.Client, all map[han
 			}
 		}
 	}
-	committed, err := client.GroupOffsets(ctx, c.Group, sourceTopics(c)...)
+	committed, err := client.GroupOffsets(ctx, c.Group, c.reads()...)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,11 @@ func (a *app) topicsCommand() *cobra.Command {
 				return err
 			}
 			defer client.Close()
-			return a.createTopics(cmd.Context(), client, c.topicSpecs(partitions, replication))
+			specs, err := c.topicSpecs(cmd.Context(), client, partitions, replication)
+			if err != nil {
+				return err
+			}
+			return a.createTopics(cmd.Context(), client, specs)
 		},
 	}
 	create.Flags().IntVar(&partitions, "partitions", partitions, "partitions of a new topic; -1: the broker's default")
@@ -72,29 +76,39 @@ func (c *config) client() (*consumer.Client, error) {
 	return client, nil
 }
 
-// A dead letter is its row and some headers: its topic takes what the source
-// topic takes, and so much more.
+// A dead letter is its row and some headers, and so is a row that is sent
+// again: their topics take what the source topic takes, and so much more.
 const (
 	usualMessageBytes = 1 << 20
 	deadLetterRoom    = 1 << 20
 )
 
-// topicSpecs says how each topic is to be.
-func (c *config) topicSpecs(partitions, replication int) []consumer.TopicSpec {
+// topicSpecs says how each topic is to be. The replay topic has as many
+// partitions as the first source: rows are sent again as evenly as they came.
+func (c *config) topicSpecs(ctx context.Context, client *consumer.Client, partitions, replication int) ([]consumer.TopicSpec, error) {
+	counts, err := client.Partitions(ctx, c.Sources[0].Topic)
+	if err != nil {
+		return nil, err
+	}
 	deadLetters := map[string]bool{}
 	for _, s := range c.Sources {
 		deadLetters[s.DeadLetterTopic] = true
 	}
 	var specs []consumer.TopicSpec
 	for _, topic := range c.topics() {
-		configs := map[string]string{"cleanup.policy": "delete"}
-		if deadLetters[topic] {
-			configs["max.message.bytes"] = strconv.Itoa(usualMessageBytes + deadLetterRoom)
-			configs["retention.ms"] = strconv.FormatInt(c.Retention.Milliseconds(), 10)
+		spec := consumer.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: replication, Configs: map[string]string{"cleanup.policy": "delete"}}
+		if deadLetters[topic] || topic == c.replayTopic() {
+			spec.Configs["max.message.bytes"] = strconv.Itoa(usualMessageBytes + deadLetterRoom)
 		}
-		specs = append(specs, consumer.TopicSpec{Name: topic, Partitions: partitions, ReplicationFactor: replication, Configs: configs})
+		if deadLetters[topic] {
+			spec.Configs["retention.ms"] = strconv.FormatInt(c.Retention.Milliseconds(), 10)
+		}
+		if n := counts[c.Sources[0].Topic]; topic == c.replayTopic() && n > 0 {
+			spec.Partitions = n
+		}
+		specs = append(specs, spec)
 	}
-	return specs
+	return specs, nil
 }
 
 func (a *app) createTopics(ctx context.Context, client *consumer.Client, specs []consumer.TopicSpec) error {
@@ -163,6 +177,9 @@ func (c *config) remarks(topic string, settings map[string]map[string]string) (r
 		return n
 	}
 	for _, s := range c.Sources {
+		if topic == c.replayTopic() && limit(topic) < limit(s.Topic)+64<<10 {
+			remarks = append(remarks, fmt.Sprintf("max.message.bytes is %d: the largest rows of %s cannot be sent again", limit(topic), s.Topic))
+		}
 		if s.Topic == topic && settings[topic]["message.timestamp.type"] == "LogAppendTime" && !s.EventTimeHeader {
 			remarks = append(remarks, "its timestamps are LogAppendTime: an event's own time is that of its arrival")
 		}

@@ -66,7 +66,7 @@ type house struct {
 	brokers, database string
 	dir, config       string
 
-	tracking, intervention, accepted, deadLetter, group string
+	tracking, intervention, accepted, deadLetter, replay, group string
 
 	db    *pgxpool.Pool
 	kafka *kgo.Client
@@ -86,9 +86,9 @@ func newHouse(t testing.TB, brokers, database, extra string) *house {
 	t.Helper()
 	name := fmt.Sprintf("e2e-%d", time.Now().UnixNano())
 	h := &house{TB: t, brokers: brokers, database: database, dir: t.TempDir(), group: name, patience: 2 * time.Minute,
-		tracking: name + ".tracking", intervention: name + ".intervention", accepted: name + ".accepted", deadLetter: name + ".dead-letter"}
-	h.config = h.file("learnsink.yaml", fmt.Sprintf("group: %s\nacceptedTopic: %s\ndeadLetterTopic: %s\n%s",
-		h.group, h.accepted, h.deadLetter, strings.NewReplacer("TRACKING", h.tracking, "INTERVENTION", h.intervention).Replace(extra)))
+		tracking: name + ".tracking", intervention: name + ".intervention", accepted: name + ".accepted", deadLetter: name + ".dead-letter", replay: name + ".replay"}
+	h.config = h.file("learnsink.yaml", fmt.Sprintf("group: %s\nacceptedTopic: %s\ndeadLetterTopic: %s\nreplayTopic: %s\n%s",
+		h.group, h.accepted, h.deadLetter, h.replay, strings.NewReplacer("TRACKING", h.tracking, "INTERVENTION", h.intervention).Replace(extra)))
 	if !strings.Contains(extra, "sources:") {
 		h.config = h.file("learnsink.yaml", h.read("learnsink.yaml")+fmt.Sprintf(
 			"sources:\n  - {topic: %s, action: tracking}\n  - {topic: %s, action: intervention}\n", h.tracking, h.intervention))
