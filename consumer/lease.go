@@ -414,8 +414,9 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 	decisions := rules.DecideAll(rows, facts)
 	if l.replays != nil && b.source == l.replays.None {
 		for i := range decisions {
-			d := &decisions[i]
-			*d = rules.NoSource(d.Record, d.EventTime, d.Replay)
+			if d := &decisions[i]; d.Verdict != handlers.Gone {
+				*d = rules.NoSource(d.Record, d.EventTime, d.Replay)
+			}
 		}
 	}
 	if l.replays == nil { // what replays something settles it, and be it that the row is ignored by now

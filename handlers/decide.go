@@ -49,7 +49,7 @@ func (w *Row) decide(d *Decision, f *Facts, typed *slab[TrackingRow]) {
 		w.decideIntervention(d, f)
 	}
 	if f.Erased != nil && d.Verdict != Accepted && d.Verdict != Ignored && w.ofErased(f) {
-		*d = Decision{Record: d.Record, Rules: d.Rules, EventTime: d.EventTime, Verdict: Gone}
+		*d = Decision{Record: d.Record, Rules: d.Rules, EventTime: d.EventTime, Replay: d.Replay, Verdict: Gone}
 	}
 }
 

@@ -34,7 +34,7 @@ const (
 	replayAccepted   = "accepted"
 	replayRejected   = "rejected"
 	replaySuperseded = "superseded"
-	replayDropped    = "dropped" // a tombstone, which the settings ignore by now
+	replayDropped    = "dropped" // no row any more: a tombstone that the settings ignore by now, a person who was erased
 )
 
 func replayVerdict(d *handlers.Decision) string {
