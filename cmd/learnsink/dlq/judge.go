@@ -5,22 +5,10 @@ package dlq
 import (
 	"context"
 	"slices"
-	"time"
 
 	"learnsink/handlers"
 	"learnsink/store"
 )
-
-// Letter is a dead letter, as far as judging it again needs to know.
-type Letter struct {
-	ID    string
-	State string
-	// Record is the original, where it stood: its topic, partition, offset and
-	// incarnation, its key, value and own headers.
-	Record  handlers.Record
-	EventAt time.Time
-	Attempt int // how often it was judged so far
-}
 
 // Outcome is what would become of a dead letter, were it replayed now.
 type Outcome string
@@ -35,6 +23,8 @@ const (
 	Ignored Outcome = "ignored"
 	// Waits: it would go into the waiting room.
 	Waits Outcome = "waits"
+	// Gone: it is of a person who was erased.
+	Gone Outcome = "gone"
 	// Unconfigured: its source topic is no source of the configuration, so
 	// nothing can be said by its rules.
 	Unconfigured Outcome = "unconfigured"
@@ -44,7 +34,7 @@ const (
 
 // Outcomes returns every outcome, in the order in which they are shown.
 func Outcomes() []Outcome {
-	return []Outcome{Accepted, Rejected, Superseded, Ignored, Waits, Unconfigured, NotOpen}
+	return []Outcome{Accepted, Rejected, Superseded, Ignored, Waits, Gone, Unconfigured, NotOpen}
 }
 
 // Effect is what an accepted row would do to what is stored.
@@ -63,7 +53,8 @@ func Effects() []Effect { return []Effect{Inserts, Changes, Deletes, Nothing} }
 
 // Verdict is what would become of one dead letter.
 type Verdict struct {
-	Letter  *Letter
+	Letter  *store.Letter
+	Source  string          // the source topic whose rules and outputs are meant
 	Action  handlers.Action // of its source; "" where that is not configured
 	Outcome Outcome
 	Errors  []handlers.Error // Rejected: all that is wrong now
@@ -101,11 +92,12 @@ type Tables interface {
 // It remembers what each key would come to, and no rows. It serves one
 // goroutine, and one selection.
 type Judge struct {
-	sources   map[string]*handlers.Source
-	catalogue Catalogue
-	tables    Tables
-	states    []string
-	overwrite bool
+	sources     map[string]*handlers.Source
+	replayTopic string
+	catalogue   Catalogue
+	tables      Tables
+	states      []string
+	overwrite   bool
 
 	keys          map[handlers.TrackingKey]left
 	interventions map[string]left
@@ -118,10 +110,12 @@ type left struct {
 	row *content // nil: there is no row
 }
 
-// NewJudge returns a judge by sources, of dead letters in states.
-func NewJudge(sources []*handlers.Source, catalogue Catalogue, tables Tables, states ...string) *Judge {
+// NewJudge returns a judge by sources, of dead letters in states. replayTopic
+// is where replayed rows come by: a dead letter of that topic itself says in
+// its headers what it was.
+func NewJudge(sources []*handlers.Source, replayTopic string, catalogue Catalogue, tables Tables, states ...string) *Judge {
 	j := &Judge{
-		sources: map[string]*handlers.Source{}, catalogue: catalogue, tables: tables, states: states,
+		sources: map[string]*handlers.Source{}, replayTopic: replayTopic, catalogue: catalogue, tables: tables, states: states,
 		keys: map[handlers.TrackingKey]left{}, interventions: map[string]left{}, rooms: map[string]handlers.Opt[handlers.Room]{},
 	}
 	for _, s := range sources {
@@ -137,70 +131,80 @@ func (j *Judge) Overwriting() { j.overwrite = true }
 
 // Page judges a page of dead letters, and returns a verdict for each. The
 // letters must stay as they are for as long as the verdicts are in use.
-func (j *Judge) Page(ctx context.Context, letters []Letter) ([]Verdict, error) {
-	verdicts := make([]Verdict, len(letters))
-	for from := 0; from < len(letters); {
-		to := from + 1
-		for to < len(letters) && letters[to].Record.Topic == letters[from].Record.Topic {
-			to++
+func (j *Judge) Page(ctx context.Context, letters []store.Letter) ([]Verdict, error) {
+	verdicts, cases := make([]Verdict, len(letters)), []*row{}
+	for i := range letters {
+		r := j.rowOf(&letters[i], &verdicts[i])
+		if len(cases) > 0 && (r == nil || cases[0].source != r.source) {
+			if err := j.run(ctx, cases); err != nil {
+				return nil, err
+			}
+			cases = cases[:0]
 		}
-		if err := j.run(ctx, letters[from:to], verdicts[from:to]); err != nil {
-			return nil, err
+		if r != nil {
+			cases = append(cases, r)
 		}
-		from = to
 	}
-	return verdicts, nil
+	return verdicts, j.run(ctx, cases)
 }
 
-// run judges letters of one source.
-func (j *Judge) run(ctx context.Context, letters []Letter, verdicts []Verdict) error {
-	source := j.sources[letters[0].Record.Topic]
-	var of []int // of letters, those that are judged
-	for i := range letters {
-		v := &verdicts[i]
-		v.Letter = &letters[i]
-		if source != nil {
-			v.Action = source.Rules.Action()
-		}
-		switch {
-		case !slices.Contains(j.states, letters[i].State):
-			v.Outcome = NotOpen
-		case source == nil:
-			v.Outcome = Unconfigured
-		default:
-			of = append(of, i)
-		}
+// row is a dead letter that is judged, as it would stand on the replay topic.
+type row struct {
+	source  *handlers.Source
+	verdict *Verdict
+	replay  handlers.Replay
+}
+
+// rowOf returns what there is to judge of a letter; nil, with the verdict, where there is nothing.
+func (j *Judge) rowOf(l *store.Letter, v *Verdict) *row {
+	r := &row{verdict: v, replay: handlers.Replay{SourceTopic: l.Record.Topic,
+		Origin: handlers.Some(handlers.Origin{Partition: l.Record.Partition, Incarnation: l.Record.Incarnation, Offset: l.Record.Offset})}}
+	if l.Record.Topic == j.replayTopic {
+		r.replay = handlers.ReplayOf(&l.Record)
 	}
-	if len(of) == 0 {
-		return nil
+	r.replay.Of, r.replay.Attempt, r.replay.EventTime, r.replay.Overwrite = l.ID, l.Attempt+1, l.EventAt, ""
+	r.source = j.sources[r.replay.SourceTopic]
+	v.Letter, v.Source = l, r.replay.SourceTopic
+	if r.source != nil {
+		v.Action = r.source.Rules.Action()
 	}
-	decisions, err := j.decide(ctx, source, letters, of)
-	if err != nil {
-		return err
-	}
-	under, err := j.tables.Under(ctx, decisions)
-	if err != nil {
-		return err
-	}
-	for n, i := range of {
-		j.settle(&verdicts[i], &decisions[n], under)
+	switch {
+	case !slices.Contains(j.states, l.State):
+		v.Outcome = NotOpen
+	case r.source == nil:
+		v.Outcome = Unconfigured
+	default:
+		return r
 	}
 	return nil
 }
 
-// decide decides rows by the settings and the catalogue of now.
-func (j *Judge) decide(ctx context.Context, source *handlers.Source, letters []Letter, of []int) ([]handlers.Decision, error) {
-	decoder, refs := source.Rules.Decoder(), handlers.NewReferences()
-	rows := make([]handlers.Row, len(of))
-	for n, i := range of {
-		decoder.Decode(&rows[n], &letters[i].Record, letters[i].EventAt)
-		rows[n].Refer(refs)
+// run judges rows of one source.
+func (j *Judge) run(ctx context.Context, cases []*row) error {
+	if len(cases) == 0 {
+		return nil
+	}
+	rules := cases[0].source.Rules
+	decoder, refs := rules.Decoder(), handlers.NewReferences()
+	rows := make([]handlers.Row, len(cases))
+	for i, c := range cases {
+		decoder.Decode(&rows[i], &c.verdict.Letter.Record, c.replay.EventTime)
+		rows[i].Replays(&c.replay)
+		rows[i].Refer(refs)
 	}
 	facts, err := j.catalogue.Facts(ctx, refs)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return source.Rules.DecideAll(rows, facts), nil
+	decisions := rules.DecideAll(rows, facts)
+	under, err := j.tables.Under(ctx, decisions)
+	if err != nil {
+		return err
+	}
+	for i, c := range cases {
+		j.settle(c.verdict, &decisions[i], under)
+	}
+	return nil
 }
 
 // settle settles a decision against what is under its key, and notes what it leaves.
@@ -208,6 +212,8 @@ func (j *Judge) settle(v *Verdict, d *handlers.Decision, under *store.Under) {
 	switch {
 	case d.Verdict == handlers.Ignored:
 		v.Outcome = Ignored
+	case d.Verdict == handlers.Gone:
+		v.Outcome = Gone
 	case d.Verdict == handlers.Rejected:
 		v.Outcome, v.Errors = Rejected, d.Errors
 	case d.Tracking != nil:
@@ -290,7 +296,7 @@ func compare(was, row *content, deletes bool) (Effect, []Difference) {
 
 // Seen names what a verdict has found under the row's key, for the row to win
 // over exactly that.
-func (v *Verdict) Seen() string { return "" }
+func (v *Verdict) Seen() string { return v.Stored.Seen() }
 
 // Groups returns what groups the verdict's messages with those of others, each once.
 func (v *Verdict) Groups() (groups []Group) {

@@ -249,3 +249,44 @@ func quote(text string) []byte {
 	_ = encoder.Encode(text) // a string: cannot fail
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
+
+// RowDiff returns the columns that two rows spell differently, as they are
+// written; nil of what is no JSON object, and of a column that is not there.
+func RowDiff(was, now []byte) (diff []Difference) {
+	before, after := writtenIn(was), writtenIn(now)
+	seen := map[string]bool{}
+	for _, m := range slices.Concat(before, after) {
+		if seen[m.name] {
+			continue
+		}
+		seen[m.name] = true
+		if d := (Difference{m.name, written(before, m.name), written(after, m.name)}); d.Stored == nil || d.Row == nil || *d.Stored != *d.Row {
+			diff = append(diff, d)
+		}
+	}
+	return diff
+}
+
+// writtenIn returns a row's members; none of what is no JSON object.
+func writtenIn(row []byte) []member {
+	o, err := membersOf(row)
+	if err != nil {
+		return nil
+	}
+	return o.members
+}
+
+// written is all that stands under a name.
+func written(members []member, name string) *string {
+	var values []string
+	for i := range members {
+		if members[i].name == name {
+			values = append(values, string(members[i].value))
+		}
+	}
+	if values == nil {
+		return nil
+	}
+	text := strings.Join(values, " and ")
+	return &text
+}

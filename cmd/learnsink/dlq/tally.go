@@ -62,16 +62,18 @@ func (t *Tally) Add(v *Verdict) {
 			t.groups[g]++
 		}
 	case Unconfigured:
-		t.Unconfigured[v.Letter.Record.Topic]++
+		t.Unconfigured[v.Source]++
 	case NotOpen:
 		t.NotOpen[v.Letter.State]++
 	}
 }
 
 // Groups returns what the rejected rows still fail with, the commonest first.
-func (t *Tally) Groups() []GroupCount {
-	var counts []GroupCount
-	for g, n := range t.groups {
+func (t *Tally) Groups() []GroupCount { return ranked(t.groups) }
+
+func ranked(groups map[Group]int64) []GroupCount {
+	counts := []GroupCount{}
+	for g, n := range groups {
 		counts = append(counts, GroupCount{g, n})
 	}
 	slices.SortFunc(counts, func(a, b GroupCount) int {
