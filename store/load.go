@@ -95,6 +95,10 @@ type load struct {
 	says    said
 	erased  *handlers.Erased
 	version int64
+
+	// beside files: what topics have said (load_events.go)
+	waits  waits   // what has been there since before
+	events *events // of records of topics; nil: of files
 }
 
 // said is how many registrations say what.
@@ -143,13 +147,7 @@ func (l *load) step(format string, args ...any) {
 
 // run is the transaction, from top to bottom.
 func (l *load) run(ctx context.Context) error {
-	// The limits of consumers' statements are not for a load. One load at a
-	// time: two could both find the same thing missing, and add it.
-	if err := l.exec(ctx, "SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
-		"SET LOCAL work_mem = '128MB'", createStaging); err != nil {
-		return err
-	}
-	if _, err := l.tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", loadLock); err != nil {
+	if err := l.begin(ctx, catalogue.Kinds()...); err != nil {
 		return err
 	}
 	erased, err := readErased(ctx, l.tx)
@@ -162,12 +160,11 @@ func (l *load) run(ctx context.Context) error {
 	}
 	// Kind by kind, whatever a kind refers to first. Consumers see nothing of
 	// it before the commit, and write to none of these tables.
-	for _, kind := range l.folder.Kinds() {
+	for _, kind := range catalogue.Kinds() {
 		if kind == catalogue.Rooms {
 			continue
 		}
-		l.step("merging %s", kind)
-		if err := l.merge(ctx, kind); err != nil {
+		if err := l.mergeAll(ctx, kind); err != nil {
 			return err
 		}
 	}
@@ -182,10 +179,8 @@ func (l *load) run(ctx context.Context) error {
 	if _, err := l.tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", catalogueLock); err != nil {
 		return err
 	}
-	if l.counts[catalogue.Rooms] != nil {
-		if err := l.merge(ctx, catalogue.Rooms); err != nil {
-			return err
-		}
+	if err := l.mergeAll(ctx, catalogue.Rooms); err != nil {
+		return err
 	}
 	if l.opt.Prune {
 		l.step("pruning")
@@ -195,6 +190,38 @@ func (l *load) run(ctx context.Context) error {
 	}
 	l.step("committing")
 	return l.tx.QueryRow(ctx, "UPDATE learnsink.catalogue_version SET version = version + 1, loaded_at = now() RETURNING version").Scan(&l.version)
+}
+
+// begin makes the staging tables of kinds, and waits for its turn.
+func (l *load) begin(ctx context.Context, kinds ...catalogue.Kind) error {
+	// The limits of consumers' statements are not for a load. One load at a
+	// time: two could both find the same thing missing, and add it.
+	if err := l.exec(ctx, "SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0",
+		"SET LOCAL work_mem = '128MB'"); err != nil {
+		return err
+	}
+	for _, kind := range kinds {
+		if err := l.exec(ctx, staging[kind]); err != nil {
+			return err
+		}
+	}
+	if _, err := l.tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", loadLock); err != nil {
+		return err
+	}
+	return l.tx.QueryRow(ctx, selectWaits).Scan(&l.waits.sessions, &l.waits.registrations, &l.waits.tombstones)
+}
+
+// mergeAll merges what is staged of a kind, and what has waited for that.
+func (l *load) mergeAll(ctx context.Context, kind catalogue.Kind) error {
+	woken, err := l.wake(ctx, kind)
+	if err != nil || l.counts[kind] == nil && !woken {
+		return err
+	}
+	l.step("merging %s", kind)
+	if err := l.merge(ctx, kind); err != nil {
+		return err
+	}
+	return l.revive(ctx, kind)
 }
 
 func (l *load) exec(ctx context.Context, statements ...string) error {

@@ -122,11 +122,19 @@ LEFT JOIN learnsink.session s ON s.id = coalesce(r.session_id, g.id) AND (r.sess
 // merge brings a kind's table up to date with its staging table.
 func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 	m, table, count := mergings[kind], "load_"+string(kind), l.counts[kind]
+	if count == nil { // nothing but what has waited
+		count = &LoadCount{Kind: kind}
+	}
+	if l.events != nil && kind == catalogue.Rooms {
+		m.update = replaceRooms
+	}
 	if kind == catalogue.Registrations {
 		// Learners of this very load are looked up: the planner has to know
 		// that there are many.
-		if err := l.exec(ctx, "ANALYZE learnsink.learner", "ANALYZE learnsink.session"); err != nil {
-			return err
+		if l.many() {
+			if err := l.exec(ctx, "ANALYZE learnsink.learner", "ANALYZE learnsink.session"); err != nil {
+				return err
+			}
 		}
 		for by, lines := range l.says.by {
 			if lines == 0 {
@@ -147,6 +155,9 @@ func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 		}
 	}
 	if m.check != "" {
+		if err := l.putBack(ctx, kind); err != nil {
+			return err
+		}
 		if err := l.check(ctx, kind, m.check, table); err != nil {
 			return err
 		}
@@ -158,17 +169,19 @@ func (l *load) merge(ctx context.Context, kind catalogue.Kind) error {
 		}
 	}
 	if m.update != "" {
-		tag, err := l.tx.Exec(ctx, m.update)
+		changed, err := l.write(ctx, kind, m.update, "t.id")
 		if err != nil {
 			return err
 		}
-		count.Changed = tag.RowsAffected()
+		count.Changed = changed
+		l.events.updated(kind, changed)
 	}
-	tag, err := l.tx.Exec(ctx, m.insert)
+	added, err := l.write(ctx, kind, m.insert, "id")
 	if err != nil {
 		return err
 	}
-	count.Added = tag.RowsAffected()
+	count.Added = added
+	l.events.added(kind, added)
 	if kind == catalogue.Registrations {
 		return l.exec(ctx, "SET LOCAL enable_hashagg = on", "SET LOCAL enable_mergejoin = on")
 	}

@@ -11,45 +11,69 @@ import (
 	"learnsink/store/catalogue"
 )
 
-// prunes remove what the files of a kind no longer name and nothing refers to,
-// and return the keys. In an order in which what refers goes before what it
-// refers to.
-var prunes = []struct {
-	kind  catalogue.Kind
-	table string
-	sql   string
-}{
-	{catalogue.Registrations, "registration", `DELETE FROM learnsink.registration t
-WHERE NOT EXISTS (SELECT FROM load_resolved s WHERE s.learner_id = t.learner_id AND s.session_id = t.session_id)
-AND NOT EXISTS (SELECT FROM learnsink.tracking u WHERE u.registration_id = t.id)
-AND NOT EXISTS (SELECT FROM learnsink.tracking_deleted u WHERE u.registration_id = t.id)
-RETURNING (SELECT login FROM learnsink.learner l WHERE l.id = t.learner_id) || ' in session ' || t.session_id`},
-	{catalogue.Learners, "learner", `DELETE FROM learnsink.learner t
-WHERE NOT EXISTS (SELECT FROM load_learners s WHERE s.login_folded = t.login_folded)
-AND NOT EXISTS (SELECT FROM learnsink.registration u WHERE u.learner_id = t.id)
-RETURNING login`},
-	{catalogue.LearningObjects, "learning_object", `DELETE FROM learnsink.learning_object t
-WHERE NOT EXISTS (SELECT FROM load_learning_objects s WHERE s.guid_folded = t.guid_folded)
-AND NOT EXISTS (SELECT FROM learnsink.tracking u WHERE u.learning_object_id = t.id)
-AND NOT EXISTS (SELECT FROM learnsink.tracking_deleted u WHERE u.learning_object_id = t.id)
-RETURNING guid`},
-	{catalogue.Sessions, "session", `DELETE FROM learnsink.session t
-WHERE NOT EXISTS (SELECT FROM load_sessions s WHERE s.id = t.id)
-AND NOT EXISTS (SELECT FROM learnsink.registration u WHERE u.session_id = t.id)
-AND NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.session_id = t.id)
-RETURNING id::text`},
-	{catalogue.Trainings, "training", `DELETE FROM learnsink.training t
-WHERE NOT EXISTS (SELECT FROM load_trainings s WHERE s.id = t.id)
-AND NOT EXISTS (SELECT FROM learnsink.session u WHERE u.training_id = t.id)
-RETURNING id::text`},
-	{catalogue.Teachers, "teacher", `DELETE FROM learnsink.teacher t
-WHERE NOT EXISTS (SELECT FROM load_teachers s WHERE s.login_folded = t.login_folded)
-AND NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.teacher_id = t.id)
-RETURNING login`},
-	{catalogue.Rooms, "room", `DELETE FROM learnsink.room t
-WHERE NOT EXISTS (SELECT FROM load_rooms s WHERE s.guid_folded = t.guid_folded)
-AND NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.room_guid_folded = t.guid_folded)
-RETURNING guid`},
+// prunes say how what nothing refers to is removed: what the files of a kind no
+// longer name, or a tombstone has named. In an order in which what refers goes
+// before what it refers to.
+var prunes = []pruning{
+	{
+		catalogue.Registrations, "registration", "id",
+		`NOT EXISTS (SELECT FROM load_resolved s WHERE s.learner_id = t.learner_id AND s.session_id = t.session_id)`,
+		`NOT EXISTS (SELECT FROM learnsink.tracking u WHERE u.registration_id = t.id)
+AND NOT EXISTS (SELECT FROM learnsink.tracking_deleted u WHERE u.registration_id = t.id)`,
+		`(SELECT login FROM learnsink.learner l WHERE l.id = t.learner_id) || ' in session ' || t.session_id`,
+	},
+	{
+		catalogue.Learners, "learner", "id",
+		`NOT EXISTS (SELECT FROM load_learners s WHERE s.login_folded = t.login_folded)`,
+		`NOT EXISTS (SELECT FROM learnsink.registration u WHERE u.learner_id = t.id)`,
+		`login`,
+	},
+	{
+		catalogue.LearningObjects, "learning_object", "id",
+		`NOT EXISTS (SELECT FROM load_learning_objects s WHERE s.guid_folded = t.guid_folded)`,
+		`NOT EXISTS (SELECT FROM learnsink.tracking u WHERE u.learning_object_id = t.id)
+AND NOT EXISTS (SELECT FROM learnsink.tracking_deleted u WHERE u.learning_object_id = t.id)`,
+		`guid`,
+	},
+	{
+		catalogue.Sessions, "session", "id",
+		`NOT EXISTS (SELECT FROM load_sessions s WHERE s.id = t.id)`,
+		`NOT EXISTS (SELECT FROM learnsink.registration u WHERE u.session_id = t.id)
+AND NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.session_id = t.id)`,
+		`id::text`,
+	},
+	{
+		catalogue.Trainings, "training", "id",
+		`NOT EXISTS (SELECT FROM load_trainings s WHERE s.id = t.id)`,
+		`NOT EXISTS (SELECT FROM learnsink.session u WHERE u.training_id = t.id)`,
+		`id::text`,
+	},
+	{
+		catalogue.Teachers, "teacher", "id",
+		`NOT EXISTS (SELECT FROM load_teachers s WHERE s.login_folded = t.login_folded)`,
+		`NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.teacher_id = t.id)`,
+		`login`,
+	},
+	{
+		catalogue.Rooms, "room", "guid_folded",
+		`NOT EXISTS (SELECT FROM load_rooms s WHERE s.guid_folded = t.guid_folded)`,
+		`NOT EXISTS (SELECT FROM learnsink.intervention u WHERE u.room_guid_folded = t.guid_folded)`,
+		`guid`,
+	},
+}
+
+// pruning is how entries of one kind are removed.
+type pruning struct {
+	kind    catalogue.Kind
+	table   string
+	id      string // the column by which an entry is known within the database
+	unnamed string // no line of the load names t
+	free    string // nothing refers to t
+	shown   string // t, for an operator's eyes
+}
+
+func (p pruning) sql() string {
+	return "DELETE FROM learnsink." + p.table + " t\nWHERE " + p.unnamed + "\nAND " + p.free + "\nRETURNING " + p.shown
 }
 
 const pruneExamples = 10
@@ -74,7 +98,7 @@ func (l *load) prune(ctx context.Context) error {
 		if err := l.tx.QueryRow(ctx, "SELECT count(*) FROM learnsink."+p.table).Scan(&before); err != nil {
 			return err
 		}
-		rows, err := l.tx.Query(ctx, p.sql)
+		rows, err := l.tx.Query(ctx, p.sql())
 		if err != nil {
 			return err
 		}

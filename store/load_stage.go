@@ -13,16 +13,17 @@ import (
 	"learnsink/store/catalogue"
 )
 
-// createStaging makes the tables that the files are copied into.
-const createStaging = `
-CREATE TEMP TABLE load_learners (place bigint, login text, login_folded text COLLATE "C", ref_number text COLLATE "C", email text, email_folded text COLLATE "C", created_at timestamptz) ON COMMIT DROP;
-CREATE TEMP TABLE load_learning_objects (place bigint, guid text, guid_folded text COLLATE "C", code text COLLATE "C", title text, provider text) ON COMMIT DROP;
-CREATE TEMP TABLE load_trainings (place bigint, id bigint, guid text, guid_folded text COLLATE "C", path_code text COLLATE "C", title text) ON COMMIT DROP;
-CREATE TEMP TABLE load_sessions (place bigint, id bigint, training_id bigint, guid text, guid_folded text COLLATE "C", title text COLLATE "C") ON COMMIT DROP;
-CREATE TEMP TABLE load_registrations (place bigint, login text COLLATE "C", ref text COLLATE "C", email text COLLATE "C", session_guid text COLLATE "C", session_id bigint) ON COMMIT DROP;
-CREATE TEMP TABLE load_resolved (place bigint, learner_id integer, session_id bigint) ON COMMIT DROP;
-CREATE TEMP TABLE load_teachers (place bigint, login text, login_folded text COLLATE "C") ON COMMIT DROP;
-CREATE TEMP TABLE load_rooms (place bigint, guid text, guid_folded text COLLATE "C", label text, capacity integer) ON COMMIT DROP;`
+// staging makes the tables that a kind's lines are copied into.
+var staging = map[catalogue.Kind]string{
+	catalogue.Learners:        `CREATE TEMP TABLE load_learners (place bigint, login text, login_folded text COLLATE "C", ref_number text COLLATE "C", email text, email_folded text COLLATE "C", created_at timestamptz) ON COMMIT DROP`,
+	catalogue.LearningObjects: `CREATE TEMP TABLE load_learning_objects (place bigint, guid text, guid_folded text COLLATE "C", code text COLLATE "C", title text, provider text) ON COMMIT DROP`,
+	catalogue.Trainings:       `CREATE TEMP TABLE load_trainings (place bigint, id bigint, guid text, guid_folded text COLLATE "C", path_code text COLLATE "C", title text) ON COMMIT DROP`,
+	catalogue.Sessions:        `CREATE TEMP TABLE load_sessions (place bigint, id bigint, training_id bigint, guid text, guid_folded text COLLATE "C", title text COLLATE "C") ON COMMIT DROP`,
+	catalogue.Registrations: `CREATE TEMP TABLE load_registrations (place bigint, login text COLLATE "C", ref text COLLATE "C", email text COLLATE "C", session_guid text COLLATE "C", session_id bigint, key bytea) ON COMMIT DROP;
+CREATE TEMP TABLE load_resolved (place bigint, learner_id integer, session_id bigint) ON COMMIT DROP`,
+	catalogue.Teachers: `CREATE TEMP TABLE load_teachers (place bigint, login text, login_folded text COLLATE "C") ON COMMIT DROP`,
+	catalogue.Rooms:    `CREATE TEMP TABLE load_rooms (place bigint, guid text, guid_folded text COLLATE "C", label text, capacity integer) ON COMMIT DROP`,
+}
 
 // staged are the columns of the staging tables in the order of cells.
 var staged = map[catalogue.Kind][]string{
@@ -30,7 +31,7 @@ var staged = map[catalogue.Kind][]string{
 	catalogue.LearningObjects: {"place", "guid", "guid_folded", "code", "title", "provider"},
 	catalogue.Trainings:       {"place", "id", "guid", "guid_folded", "path_code", "title"},
 	catalogue.Sessions:        {"place", "id", "training_id", "guid", "guid_folded", "title"},
-	catalogue.Registrations:   {"place", "login", "ref", "email", "session_guid", "session_id"},
+	catalogue.Registrations:   {"place", "login", "ref", "email", "session_guid", "session_id", "key"},
 	catalogue.Teachers:        {"place", "login", "login_folded"},
 	catalogue.Rooms:           {"place", "guid", "guid_folded", "label", "capacity"},
 }
@@ -171,6 +172,11 @@ func (l *load) appendLine(c *copyRows, place int64, line *catalogue.Line) {
 		} else {
 			c.bigint(r.SessionID)
 		}
+		if l.events == nil {
+			c.null()
+		} else {
+			c.bytes(waitingKey(line))
+		}
 	case line.Teacher != nil:
 		c.text(line.Teacher.Login)
 		c.text(handlers.Fold(line.Teacher.Login))
@@ -200,6 +206,10 @@ func (c *copyRows) bigint(v int64) {
 }
 
 func (c *copyRows) text(v string) {
+	*c = append(binary.BigEndian.AppendUint32(*c, uint32(len(v))), v...)
+}
+
+func (c *copyRows) bytes(v []byte) {
 	*c = append(binary.BigEndian.AppendUint32(*c, uint32(len(v))), v...)
 }
 

@@ -29,11 +29,7 @@ func (f file) readJSONL(r io.Reader, visit func(Line) error) error {
 		}
 		line := Line{Kind: f.kind, File: f.path, Number: number}
 		clear(cells)
-		if !plainObject(string(text), columns, cells) {
-			clear(cells)
-			line.Bad = object(text, columns, cells)
-		}
-		if line.Bad == "" {
+		if line.Bad = jsonCells(text, columns, cells); line.Bad == "" {
 			line.parse(columns, cells)
 		}
 		if err := visit(line); err != nil {
