@@ -4,8 +4,10 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"hash"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -246,4 +248,45 @@ func (n *Namer) eachWord(text string, ask func(string) bool) bool {
 // isBetweenWords: what no login or e-mail has in its midst.
 func isBetweenWords(r rune) bool {
 	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && strings.IndexRune(".-_'+@", r) < 0
+}
+
+// PersonErased is the type of the event that tells of an erased person.
+const PersonErased = "learnsink.person.erased"
+
+// mostGUIDs is how many interventions one event names.
+const mostGUIDs = 1000
+
+// ErasedEvents returns the events by which those who keep copies of accepted
+// events are told that a person was erased: one, with the id by which events
+// name a learner. Events name no teacher by id, so those of a teacher's say
+// which interventions had their login; there may be several then.
+func ErasedEvents(erasure int64, person string, id int64, interventions []string, at time.Time) (events []Output) {
+	for part := 0; part == 0 || len(interventions) > 0; part++ {
+		some := interventions[:min(len(interventions), mostGUIDs)]
+		interventions = interventions[len(some):]
+		eventID := "erasure-" + strconv.FormatInt(erasure, 10)
+		if part > 0 {
+			eventID += "-" + strconv.Itoa(part+1)
+		}
+		subject := person + "/" + strconv.FormatInt(id, 10)
+		when := appendTime(nil, at)
+		value := appendString([]byte(`{"version":1,"person":`), person)
+		value = appendInt(append(value, `,"id":`...), id)
+		if len(some) > 0 {
+			value = append(value, `,"interventions":[`...)
+			for i, guid := range some {
+				if i > 0 {
+					value = append(value, ',')
+				}
+				value = appendString(value, guid)
+			}
+			value = append(value, ']')
+		}
+		value = append(append(append(value, `,"erasedAt":"`...), when...), `"}`...)
+		events = append(events, Output{Key: []byte(subject), Value: value, Headers: []Header{
+			{"ce_specversion", []byte("1.0")}, {"ce_id", []byte(eventID)}, {"ce_source", []byte("learnsink")}, {"ce_type", []byte(PersonErased)},
+			{"ce_time", when}, {"ce_subject", []byte(subject)}, {"content-type", []byte("application/json")},
+		}})
+	}
+	return events
 }

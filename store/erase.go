@@ -135,6 +135,10 @@ func (x *eraser) run(ctx context.Context) error {
 		return err
 	}
 	x.done.At = x.done.At.UTC()
+	// Nothing of a job is sent until the end.
+	if _, err := x.tx.Exec(ctx, "SELECT FROM learnsink.dispatcher FOR UPDATE"); err != nil {
+		return err
+	}
 	steps := []func(context.Context) error{x.findLearner, x.removeLearner}
 	if x.done.Person = "learner"; x.asked.Kind == handlers.TeacherLogin {
 		x.done.Person = "teacher"
@@ -261,9 +265,7 @@ func (x *eraser) emptyRejections(ctx context.Context) error {
 	}); err != nil || len(ids) == 0 {
 		return err
 	}
-	tag, err := x.tx.Exec(ctx, `UPDATE learnsink.rejection SET state = 'erased', key = NULL, value = NULL, headers = '[]', history = '[]', waits_for = NULL, deadline = NULL,
-  errors = (SELECT coalesce(jsonb_agg(jsonb_build_object('code', e.line -> 'code', 'message', 'Row of a person who was erased.') ORDER BY e.i), '[]')
-    FROM jsonb_array_elements(errors) WITH ORDINALITY AS e(line, i))
+	tag, err := x.tx.Exec(ctx, `UPDATE learnsink.rejection SET state = 'erased', key = NULL, value = NULL, headers = '[]', history = '[]', waits_for = NULL, deadline = NULL, errors = '[]'
 WHERE id = ANY ($1)`, ids)
 	x.count("rejection", "emptied: place, time and codes stay", tag.RowsAffected())
 	if err != nil {

@@ -24,6 +24,26 @@ func collectErased(rows pgx.Rows, secret *[]byte, hashes *[]handlers.IdentityHas
 	return err
 }
 
+// ErasedRows is how many rows of a batch are of persons who were erased, so
+// that they have no outcome. Which ones they are nobody knows any more.
+type ErasedRows struct {
+	From, To int64 // source offsets [From, To)
+	Rows     int64
+}
+
+// ErasedRows returns the batches of a log, within [from, to), in which there
+// are rows of persons who were erased, in order.
+func (s *Store) ErasedRows(ctx context.Context, log Log, from, to int64) (_ []ErasedRows, err error) {
+	defer wrap(&err, "read the ledger")
+	rows, err := s.pool.Query(ctx, `SELECT from_offset, end_offset, (SELECT sum((c ->> 'rows')::bigint)::bigint FROM jsonb_array_elements(counts) c WHERE c ->> 'outcome' = 'erased')
+		FROM (`+standing+`) AS g WHERE topic = $1 AND partition = $2 AND incarnation = $3 AND end_offset > $4 AND from_offset < $5
+		AND counts @> '[{"outcome": "erased"}]' ORDER BY from_offset`, log.Topic, log.Partition, log.Incarnation, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[ErasedRows])
+}
+
 // readErased reads who was erased.
 func readErased(ctx context.Context, tx pgx.Tx) (*handlers.Erased, error) {
 	var secret []byte

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"learnsink/handlers"
@@ -33,6 +34,8 @@ type book struct {
 	rows       bitmap
 	// Rows whose outcome is not there, and that this is no fault of.
 	absent bitmap
+	// Batches with rows of erased persons, and how many of those are still to be met.
+	erased []store.ErasedRows
 
 	counts    counts
 	forgotten map[kind]forgotten
@@ -47,6 +50,7 @@ type counts struct {
 	silent   int64 // judged anew by an operator's will, and announced as they were before or never
 	skipped  int64 // rows that an operator has skipped
 	unseen   int64 // rows that the log holds no longer
+	erased   int64 // rows of persons who were erased
 }
 
 // beyond is an outcome of an offset that was not dealt with when the position was read.
@@ -96,6 +100,9 @@ func (b *book) readTables(ctx context.Context, db *store.Store, retention time.D
 	if ok {
 		b.kept = kept
 	}
+	if b.erased, err = db.ErasedRows(ctx, b.log, b.first, b.next); err != nil {
+		return err
+	}
 	offsets, err := db.RejectedOffsets(ctx, b.log, b.first, b.next)
 	for _, offset := range offsets {
 		b.rejected.set(offset - b.first)
@@ -135,6 +142,8 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 	case !s.judged:
 		b.counts.skipped++
 	case b.has(offset), len(r.Value) == 0 && b.kind(offset) != isRejected: // a tombstone may be ignored
+	case b.ofErased(offset):
+		b.counts.erased++
 	case s.announced == 0:
 		b.counts.silent++
 	default:
@@ -144,6 +153,36 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 			b.forget(is, 1, offset+1)
 		} else {
 			b.faults.add(offset, "is a row without an outcome")
+		}
+	}
+}
+
+// ofErased reports whether a row without an outcome is one of those that the
+// ledger says are of erased persons, and counts it among them.
+func (b *book) ofErased(offset int64) bool {
+	i, found := slices.BinarySearchFunc(b.erased, offset, func(e store.ErasedRows, offset int64) int {
+		switch {
+		case e.To <= offset:
+			return -1
+		case e.From > offset:
+			return 1
+		}
+		return 0
+	})
+	if !found || b.erased[i].Rows == 0 {
+		return false
+	}
+	b.erased[i].Rows--
+	return true
+}
+
+// judgeErased says where the ledger counts rows of erased persons, and the
+// topics have an outcome of them.
+func (b *book) judgeErased() {
+	for _, e := range b.erased {
+		s := stretchAt(b.stretches, e.From)
+		if e.Rows > 0 && e.From >= b.start && e.To <= min(b.end, s.to) && s.announced == 1 && !s.silent {
+			b.faults.add(e.From, "from here to offset %d the ledger counts rows of erased persons without an outcome, and %d of them have one", e.To, e.Rows)
 		}
 	}
 }
@@ -179,6 +218,7 @@ func (b *book) judge(ctx context.Context, db *store.Store, exactly bool) error {
 			b.judgeOffset(s, offset, exactly)
 		}
 	}
+	b.judgeErased()
 	if b.first >= b.start {
 		return nil
 	}

@@ -232,6 +232,9 @@ func (d *deep) readLog(ctx context.Context, topic string, partition int, from, e
 
 // enter enters an output into the book of its log.
 func (d *deep) enter(o *output, l *lane, r *handlers.Record) {
+	if kind, _ := r.Header("ce_type"); o.accepted && string(kind) == handlers.PersonErased {
+		return // of no row
+	}
 	header := map[bool]string{true: "ce_id", false: "learnsink.id"}[o.accepted]
 	id, ok := r.Header(header)
 	if !ok {
@@ -352,6 +355,7 @@ func (d *deep) report() {
 		sum.again += b.counts.again
 		sum.silent += b.counts.silent
 		sum.skipped += b.counts.skipped
+		sum.erased += b.counts.erased
 	}
 	out := d.app.stdout
 	fmt.Fprintf(out, "topics: %d rows have their outcome; repeats: %d; faults: %d\n", sum.outcomes, sum.repeats, len(d.faults))
@@ -362,6 +366,7 @@ func (d *deep) report() {
 		{sum.again, "outcomes were announced again, as an operator asked (position set --republish)"},
 		{sum.silent, "rows were judged anew, and what became of them was not announced, as an operator asked (position set --silent)"},
 		{sum.skipped, "rows have no outcome: an operator has skipped them (position set)"},
+		{sum.erased, "rows have no outcome: they are of persons who were erased (dlq erase)"},
 	} {
 		if line.n > 0 {
 			fmt.Fprintf(out, "topics: %d %s\n", line.n, line.what)

@@ -11,6 +11,8 @@ func (a *app) dlqCommand() *cobra.Command {
 rows again. The table rejection is what it works with; rows are sent again by jobs, which
 learnsink serve runs.`,
 	})
-	cmd.AddCommand() // each verb its line
+	cmd.AddCommand(
+		a.dlqEraseCommand(),
+	)
 	return cmd
 }

@@ -30,5 +30,5 @@ COMMENT ON TABLE learnsink.erased IS 'By what rows and catalogue files named per
 
 ALTER TABLE learnsink.rejection DROP CONSTRAINT rejection_state_check,
   ADD CONSTRAINT rejection_state_check CHECK (state IN ('open', 'replaying', 'waiting', 'resolved', 'superseded', 'quarantined', 'archived', 'erased'));
-COMMENT ON COLUMN learnsink.rejection.state IS 'erased: of a person who was. The line stays, so that the books sum up; key, value, headers and the texts of its errors are gone.';
+COMMENT ON COLUMN learnsink.rejection.state IS 'erased: of a person who was. The line stays, so that the books sum up; key, value, headers and errors are gone, codes stay.';
 COMMENT ON COLUMN learnsink.ledger.counts IS '[{"sender", "day", "outcome": "accepted", "rejected", "waiting" or "erased", "code"?, "rows"}]: sender is the record''s ce_source ("" without, "…" beyond 200 of a batch), day the event''s in UTC, code a rejection''s first. Every row counts once. An erased person''s are among the skipped offsets.';
