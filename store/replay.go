@@ -99,8 +99,8 @@ WITH outcome AS (
   FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
     AS u(id, outcome, verdict, codes, errors, job, waited)
   JOIN learnsink.rejection r ON r.id = u.id LEFT JOIN learnsink.rejection last ON last.id = r.judged_by
-  WHERE r.state IN ('open', 'replaying', 'waiting', 'quarantined') OR ` + sameOutcome + `
-    OR r.state <> 'resolved' AND u.verdict IN ('accepted', 'dropped'))
+  WHERE r.state <> 'erased' AND (r.state IN ('open', 'replaying', 'waiting', 'quarantined') OR ` + sameOutcome + `
+    OR r.state <> 'resolved' AND u.verdict IN ('accepted', 'dropped')))
 UPDATE learnsink.rejection r SET
   state = CASE WHEN o.verdict = 'superseded' THEN 'superseded'
                WHEN o.verdict <> 'rejected' THEN 'resolved'
