@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"learnsink/handlers"
 )
@@ -36,5 +37,45 @@ func BenchmarkApply(b *testing.B) {
 				b.Fatalf("rejected: %s", got)
 			}
 		})
+	}
+}
+
+// BenchmarkReject applies batches of 1000 rows that are rejected, some for two
+// reasons, and reports what the Apply of one costs.
+func BenchmarkReject(b *testing.B) {
+	w := newWorld(b)
+	src := source(b, handlers.Tracking)
+	o := w.claim(w.Store, src, 0)
+	const size = 1000
+	rows := 0
+	for b.Loop() {
+		b.StopTimer()
+		records := make([]*handlers.Record, size)
+		for i := range records {
+			n := rows + i
+			row := []any{"candidateLogin", fmt.Sprintf("Learner.%d@example.net", n*7919%200000), "sessionGuid", "s100", "trackingStatus", "completed", "timeSpent", n, "progression", 100}
+			switch {
+			case n%10 < 6:
+				row = append(row, "lovGuid", fmt.Sprintf("missing-%d", n*7919%300))
+			default:
+				row = append(row, "lovGuid", "o1")
+			}
+			if n%10 == 9 {
+				row = append(row, "firstAccessDate", fmt.Sprintf("2026-02-%d", 30+n%60))
+			}
+			records[i] = record(src, o.NextOffset+int64(i), day.Add(time.Duration(n)*time.Second), row...)
+			records[i].Headers = []handlers.Header{{Key: "ce_source", Value: []byte(fmt.Sprintf("lms/%d", n%7))}, {Key: "ce_id", Value: []byte(fmt.Sprint(n))}}
+		}
+		batch := o.batch(records...)
+		b.StartTimer()
+		if err := o.st.Apply(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+		o.NextOffset = batch.To
+		rows += size
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(rows/size), "ms/1000")
+	if got := w.text(`SELECT rejected FROM learnsink.position`); got != fmt.Sprintf("(%d)", rows) {
+		b.Fatalf("rejected: %s of %d", got, rows)
 	}
 }

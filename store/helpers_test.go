@@ -91,7 +91,7 @@ func (w *world) state() string {
 		UNION ALL SELECT 2, to_jsonb(t)::text FROM learnsink.tracking_deleted t
 		UNION ALL SELECT 3, (to_jsonb(t) - 'updated_at')::text FROM learnsink.intervention t
 		UNION ALL SELECT 4, to_jsonb(t)::text FROM learnsink.room t
-		UNION ALL SELECT 5, (to_jsonb(t) - 'rejected_at')::text FROM learnsink.rejection t) a ORDER BY 1, 2`)
+		UNION ALL SELECT 5, (to_jsonb(t) - 'rejected_at' - 'seq')::text FROM learnsink.rejection t) a ORDER BY 1, 2`)
 }
 
 // rules compiles the default rules of an action, with some settings said.

@@ -112,10 +112,13 @@ func MigrationSQL(ctx context.Context, cfg Config) (text string, err error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "-- %s\n%s\n", path.Base(source.Path), strings.Replace(string(file), "-- +goose Up\n", "", 1))
+		fmt.Fprintf(&b, "-- %s\n%s\n", path.Base(source.Path), withoutGoose.Replace(string(file)))
 	}
 	return b.String(), nil
 }
+
+// withoutGoose takes out of a migration what only goose reads.
+var withoutGoose = strings.NewReplacer("-- +goose Up\n", "", "-- +goose StatementBegin\n", "", "-- +goose StatementEnd\n", "")
 
 // selectVersion is the version of the last migration that was applied.
 const selectVersion = "SELECT coalesce(max(version_id), 0) FROM " + versionTable + " WHERE is_applied"

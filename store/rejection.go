@@ -25,6 +25,7 @@ type rejectionRows struct {
 	attempt           []int32
 	replayOf          []*string // nil: it is no attempt
 	job               []pgtype.Int8
+	faults            faultRows
 }
 
 // add adds a rejection; bare: without its headers, which PostgreSQL may have refused.
@@ -48,42 +49,64 @@ func (r *rejectionRows) add(d *handlers.Decision, bare bool) {
 		attempt, replayOf = int32(p.Attempt), &p.Of
 	}
 	r.attempt, r.replayOf, r.job = append(r.attempt, attempt), append(r.replayOf, replayOf), append(r.job, jobOf(d))
+	r.faults.add(d)
 }
 
 // errorColumns returns what is wrong with a row as the columns codes and
 // errors take it.
 func errorColumns(d *handlers.Decision) (codes, errs string) {
-	errors, words := d.Errors, make([]string, 0, len(d.Errors))
-	for i, e := range d.Errors {
+	words := make([]string, 0, len(d.Errors))
+	for _, e := range d.Errors {
 		if !slices.Contains(words, string(e.Code)) {
 			words = append(words, string(e.Code))
 		}
-		if !isStorable(e.Field) || !isStorable(e.Value) || !isStorable(e.Message) {
-			errors = slices.Clone(errors)
-			errors[i] = handlers.Error{Code: e.Code, Field: storable(e.Field), Value: storable(e.Value), Message: storable(e.Message)}
-		}
 	}
-	return "{" + strings.Join(words, ",") + "}", string(handlers.AppendErrors(nil, errors)) // codes are words: no need to quote
+	return "{" + strings.Join(words, ",") + "}", string(handlers.AppendErrors(nil, storableErrors(d.Errors))) // codes are words: no need to quote
+}
+
+// storableErrors are errors as they are stored.
+func storableErrors(errors []handlers.Error) []handlers.Error {
+	copied := false
+	for i, e := range errors {
+		if isStorable(e.Field) && isStorable(e.Value) && isStorable(e.Message) {
+			continue
+		}
+		if !copied {
+			errors, copied = slices.Clone(errors), true
+		}
+		errors[i] = handlers.Error{Code: e.Code, Field: storable(e.Field), Value: storable(e.Value), Message: storable(e.Message)}
+	}
+	return errors
 }
 
 func (r *rejectionRows) args() []any {
-	return []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation, r.attempt, r.replayOf, r.job}
+	return append([]any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation, r.attempt, r.replayOf, r.job}, r.faults.args()...)
 }
 
 // An id that is there already comes from a position that an operator has set
 // back: what the row is judged to be now holds. An attempt's line is history,
-// unless the dead letter that it replays is no longer there.
+// unless the dead letter that it replays is no longer there. The second table
+// is written along with the first: a trigger finds that nothing is left to do.
 const insertRejections = `
-INSERT INTO learnsink.rejection (id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, state,
-  source_topic, source_partition, action, rules)
-SELECT u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job,
-  CASE WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
-       WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $17 THEN 'quarantined' ELSE 'open' END,
-  $1::text, $2::integer, $15::text, $16::text
-FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
-    $12::integer[], $13::text[], $14::bigint[])
-  AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job)
-ON CONFLICT (id) DO UPDATE SET codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state`
+WITH u AS (
+  SELECT nextval('learnsink.rejection_seq_seq') AS seq, u.*,
+    CASE WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
+         WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $24 THEN 'quarantined' ELSE 'open' END AS state
+  FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
+      $12::integer[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::bigint[])
+    AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job,
+      sender, names, subject, registration, faults, vals, sender_digest)),
+r AS (
+  INSERT INTO learnsink.rejection (seq, id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, state,
+    sender, names, subject, registration, source_topic, source_partition, action, rules)
+  SELECT u.seq, u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job, u.state,
+    u.sender, u.names::bigint[], u.subject, u.registration, $1::text, $2::integer, $22::text, $23::text
+  FROM u
+  ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state)
+INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
+SELECT u.seq, f.fault, u.subject, f.value, u.sender_digest, $25::bigint, now(), $2::integer, learnsink.state_letter(u.state)
+FROM u CROSS JOIN LATERAL unnest(u.faults::bigint[], u.vals::bigint[]) AS f(fault, value)
+ON CONFLICT (fault, seq) DO NOTHING`
 
 // header is a record's header in rejection.headers: text where PostgreSQL can
 // hold it as text, else base64; a null value has neither member.

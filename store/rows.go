@@ -50,7 +50,7 @@ type writes struct {
 // has to be written: the last state of each key, by key. The rejections of
 // refused offsets go without what PostgreSQL might have refused.
 func settle(b *handlers.Batch, decisions []handlers.Decision, was *stored, refused map[int64]struct{}) *writes {
-	w := &writes{batch: b}
+	w := &writes{batch: b, rejections: rejectionRows{faults: newFaultRows()}}
 	order := byKey(decisions)
 	w.tracking = newTrackingWrites(len(order))
 	ofOneKey(decisions, order, func(key handlers.TrackingKey, run []int) {
@@ -153,8 +153,9 @@ func (w *writes) queueRows(b *pgx.Batch, lookFirst bool) {
 	w.replays.queueLocks(b)
 	if len(w.rejections.id) > 0 {
 		rules := w.batch.Source.Rules
+		b.Queue(insertFaults, w.rejections.faults.faultArgs()...)
 		b.Queue(insertRejections, append(append([]any{w.batch.Source.Topic, w.batch.Partition}, w.rejections.args()...),
-			string(rules.Action()), rules.Hash(), quarantinedFrom)...)
+			string(rules.Action()), rules.Hash(), quarantinedFrom, digest(w.batch.Source.Topic))...)
 	}
 	w.replays.queue(b)
 }
