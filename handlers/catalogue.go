@@ -283,5 +283,28 @@ func (c *Catalogue) Facts(refs *References) *Facts {
 			f.Teachers[login] = id
 		}
 	}
+	for context := range refs.Contexts {
+		f.Contexts[context] = c.context(context)
+	}
 	return f
+}
+
+// context looks for a session and a training that fit a context.
+func (c *Catalogue) context(of Context) (found ContextFound) {
+	trainingFits := func(t Training) bool {
+		return (of.TrainingPathCode == "" || t.PathCode == of.TrainingPathCode) && (of.TrainingID == 0 || t.ID == of.TrainingID)
+	}
+	if of.TrainingPathCode != "" || of.TrainingID != 0 {
+		for _, t := range c.trainings {
+			found.Training = found.Training || trainingFits(t)
+		}
+	}
+	for _, s := range c.sessions {
+		if (of.SessionGUID == "" || s.GUIDFolded == of.SessionGUID) && (of.SessionID == 0 || s.ID == of.SessionID) &&
+			(of.SessionTitle == "" || s.Title == of.SessionTitle) && trainingFits(c.trainings[s.TrainingID]) {
+			found.Session = true
+			break
+		}
+	}
+	return found
 }

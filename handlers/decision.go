@@ -19,6 +19,7 @@ const (
 	Rejected
 	Ignored // a tombstone where the settings ignore them: an offset skipped
 	Gone    // the row of a person who was erased: counted, and kept nowhere
+	Waits   // nothing is wrong but that the catalogue does not know yet what the row refers to
 )
 
 // Decision is the outcome of one record.
@@ -27,7 +28,8 @@ type Decision struct {
 	Rules     *Rules
 	EventTime time.Time // UTC, to the microsecond
 	Verdict   Verdict
-	Errors    []Error // Rejected: all that is wrong, in the order of rules.md
+	Errors    []Error  // Rejected: all that is wrong, in the order of rules.md. Waits: what will be wrong at the deadline
+	WaitsFor  []string // Waits: what is missing, sorted (wait.go)
 	// Replay is what a record of the replay topic says of itself; nil of all others.
 	Replay *Replay
 

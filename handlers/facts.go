@@ -25,6 +25,9 @@ type References struct {
 	SessionGUIDs        map[string]struct{} // folded; intervention rows only
 	SessionTitles       map[string]struct{} // intervention rows only
 	Teachers            map[string]struct{} // folded
+	// Contexts are asked of tracking rows whose registration is not found,
+	// and that wait for it (Lacking).
+	Contexts map[Context]struct{}
 }
 
 // NewReferences returns an empty collection.
@@ -38,6 +41,7 @@ func NewReferences() *References {
 		SessionGUIDs:        map[string]struct{}{},
 		SessionTitles:       map[string]struct{}{},
 		Teachers:            map[string]struct{}{},
+		Contexts:            map[Context]struct{}{},
 	}
 }
 
@@ -67,7 +71,23 @@ type Facts struct {
 	// Erased are the persons that were erased; nil: nobody ever was. Of their
 	// rows nothing is kept.
 	Erased *Erased
+	// Contexts: what there is of those that were asked for.
+	Contexts map[Context]ContextFound
 }
+
+// Context is what a tracking row says of its session; "" and 0 = not said.
+type Context struct {
+	SessionGUID      string // folded
+	SessionID        int64
+	SessionTitle     string
+	TrainingPathCode string
+	TrainingID       int64
+}
+
+// ContextFound is what the catalogue has of a context: a session, and a
+// training, that fit all that is said of them. Of a training that nothing is
+// said of, none.
+type ContextFound struct{ Session, Training bool }
 
 // NewFacts returns facts with empty maps.
 func NewFacts(version int64) *Facts {
@@ -81,6 +101,7 @@ func NewFacts(version int64) *Facts {
 		TrainingsByPathCode:   map[string][]Training{},
 		Sessions:              map[int64][]Session{},
 		Teachers:              map[string]int64{},
+		Contexts:              map[Context]ContextFound{},
 	}
 }
 

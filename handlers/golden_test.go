@@ -30,12 +30,13 @@ var update = flag.Bool("update", false, "rewrite the verdicts in testdata/*/*.tx
 //	what it is about
 //	-- rules.yaml --       settings, or rules.xml; the defaults without either
 //	-- event-time --       RFC 3339; noon of 2024-06-05 without it
+//	-- wait --             rows wait for what is missing, as with onMissingReference: wait
 //	-- catalog/X.csv --    a catalogue of its own, instead of testdata/catalog
 //	-- rows.jsonl --       a row a line; !"…" is a quoted Go string, for what a text file cannot hold;
 //	                       `# CLAIM` or `# CLAIM: why` above a row is what must become of it
 //	-- want.jsonl --       the verdicts as `check` prints them
 //
-// A claim is `accepted`, `delete` (accepted, as one), `ignored`, or the codes of the
+// A claim is `accepted`, `delete` (accepted, as one), `ignored`, `waits NAME; NAME` or the codes of the
 // rejection in their order, each with the column to blame: `field_empty(score)`.
 // It is written by hand from rules.md, and stands when -update rewrites the verdicts.
 func TestGolden(t *testing.T) {
@@ -140,6 +141,9 @@ func golden(t *testing.T, action handlers.Action, file string, shared *handlers.
 			rec.Value = []byte(raw)
 		}
 		d := judge(rules, catalog, rec)
+		if sections["wait"] != nil {
+			d = judgeWaiting(t, rules, catalog, rec)
+		}
 		if got, want := became(d), claimed(claim); claim != "" && got != want {
 			t.Errorf("%s: row %d\n got %s\nwant %s", file, i+1, got, want)
 		}
@@ -176,6 +180,8 @@ func became(d handlers.Decision) string {
 		return "delete"
 	case d.Verdict == handlers.Accepted:
 		return "accepted"
+	case d.Verdict == handlers.Waits:
+		return "waits " + strings.Join(d.WaitsFor, "; ")
 	}
 	var codes []string
 	for _, e := range d.Errors {
@@ -203,6 +209,10 @@ func verdict(line int, d *handlers.Decision) []byte {
 		b = d.AppendRow(b)
 	case handlers.Rejected:
 		b = append(b, `"rejected","errors":`...)
+		b = handlers.AppendErrors(b, d.Errors)
+	case handlers.Waits:
+		names, _ := json.Marshal(d.WaitsFor)
+		b = append(append(append(b, `"waiting","waitsFor":`...), names...), `,"errors":`...)
 		b = handlers.AppendErrors(b, d.Errors)
 	case handlers.Ignored:
 		b = append(b, `"ignored"`...)

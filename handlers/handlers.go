@@ -92,10 +92,14 @@ type Source struct {
 	// EventTimeHeader: `eventTime: header`. The header learnsink.event-time
 	// (RFC 3339) is the event's time, where it is there and well-formed.
 	EventTimeHeader bool
+	// Wait: `onMissingReference: wait`. A row that nothing is wrong with but
+	// that the catalogue does not know yet what it refers to waits for that,
+	// this long at most. 0: it is rejected.
+	Wait time.Duration
 }
 
 // Position is how far one source partition has been applied, as the database
-// knows it: the truth. FirstOffset+Accepted+Rejected+Skipped = NextOffset, always.
+// knows it: the truth. FirstOffset+Accepted+Rejected+Waiting+Skipped = NextOffset, always.
 type Position struct {
 	TopicPartition
 	ClusterID   string
@@ -103,6 +107,7 @@ type Position struct {
 	NextOffset  int64 // the next offset to apply
 	Accepted    int64
 	Rejected    int64
+	Waiting     int64 // rows that went into the waiting room
 	Skipped     int64 // offsets that hold no row: markers, aborted or compacted records, ignored tombstones
 	Epoch       int64 // the fence: raised by every claim
 	State       State

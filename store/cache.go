@@ -63,8 +63,8 @@ func (c *cache) answer(refs *handlers.References, f *handlers.Facts) (rest *hand
 	}
 	f.Version, f.Erased = c.version, c.erased
 	rest = &handlers.References{TrainingGUIDs: refs.TrainingGUIDs, TrainingPathCodes: refs.TrainingPathCodes,
-		SessionGUIDs: refs.SessionGUIDs, SessionTitles: refs.SessionTitles, Teachers: refs.Teachers}
-	asked := len(refs.TrainingGUIDs) + len(refs.TrainingPathCodes) + len(refs.SessionGUIDs) + len(refs.SessionTitles) + len(refs.Teachers)
+		SessionGUIDs: refs.SessionGUIDs, SessionTitles: refs.SessionTitles, Teachers: refs.Teachers, Contexts: refs.Contexts}
+	asked := len(refs.TrainingGUIDs) + len(refs.TrainingPathCodes) + len(refs.SessionGUIDs) + len(refs.SessionTitles) + len(refs.Teachers) + len(refs.Contexts)
 	if c.erasedOf != c.version {
 		asked++ // who was erased is not known yet
 	}

@@ -41,6 +41,7 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	maps.Copy(f.LearningObjectsByCode, asked.LearningObjectsByCode)
 	f.Erased = asked.Erased
 	f.TrainingsByGUID, f.TrainingsByPathCode, f.Sessions, f.Teachers = asked.TrainingsByGUID, asked.TrainingsByPathCode, asked.Sessions, asked.Teachers
+	f.Contexts = asked.Contexts
 	return f, nil
 }
 
@@ -70,6 +71,7 @@ func (s *Store) ask(ctx context.Context, refs *handlers.References) (*handlers.F
 	queueLearningObjects(first, refs, f)
 	queueTrainings(first, refs, f)
 	queueTeachers(first, refs, f)
+	queueContexts(first, refs, f)
 	if err := conn.SendBatch(ctx, first).Close(); err != nil {
 		return nil, err
 	}
@@ -250,6 +252,90 @@ func queueTeachers(b *pgx.Batch, refs *handlers.References, f *handlers.Facts) {
 		})
 		return err
 	})
+}
+
+// Contexts are looked up by what is said first of the session, and of the
+// training: one question, one look at an index.
+const (
+	contextQuestions = `
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY AS q(guid, id, title, path, training, i)
+WHERE EXISTS (
+  SELECT FROM learnsink.session s JOIN learnsink.training t ON t.id = s.training_id
+  WHERE (q.guid = '' OR s.guid_folded = q.guid) AND (q.id = 0 OR s.id = q.id) AND (q.title = '' OR s.title = q.title)
+    AND (q.path = '' OR t.path_code = q.path) AND (q.training = 0 OR t.id = q.training)`
+
+	selectContextsByGUID  = `SELECT q.i` + contextQuestions + ` AND s.guid_folded = q.guid)`
+	selectContextsByID    = `SELECT q.i` + contextQuestions + ` AND s.id = q.id)`
+	selectContextsByTitle = `SELECT q.i` + contextQuestions + ` AND s.title = q.title)`
+
+	contextTrainings = `
+FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS q(path, training, i)
+WHERE EXISTS (SELECT FROM learnsink.training t WHERE (q.path = '' OR t.path_code = q.path) AND (q.training = 0 OR t.id = q.training)`
+
+	selectContextTrainingsByID   = `SELECT q.i` + contextTrainings + ` AND t.id = q.training)`
+	selectContextTrainingsByPath = `SELECT q.i` + contextTrainings + ` AND t.path_code = q.path)`
+)
+
+func queueContexts(b *pgx.Batch, refs *handlers.References, f *handlers.Facts) {
+	var byGUID, byID, byTitle, trainingByID, trainingByPath []handlers.Context
+	for c := range refs.Contexts {
+		f.Contexts[c] = handlers.ContextFound{}
+		switch {
+		case c.SessionGUID != "":
+			byGUID = append(byGUID, c)
+		case c.SessionID != 0:
+			byID = append(byID, c)
+		case c.SessionTitle != "":
+			byTitle = append(byTitle, c)
+		}
+		switch {
+		case c.TrainingID != 0:
+			trainingByID = append(trainingByID, c)
+		case c.TrainingPathCode != "":
+			trainingByPath = append(trainingByPath, c)
+		}
+	}
+	queue := func(asked []handlers.Context, query string, found func(*handlers.ContextFound), args ...any) {
+		if len(asked) == 0 {
+			return
+		}
+		b.Queue(query, args...).Query(func(rows pgx.Rows) error {
+			var i int64
+			_, err := pgx.ForEachRow(rows, []any{&i}, func() error {
+				is := f.Contexts[asked[i-1]]
+				found(&is)
+				f.Contexts[asked[i-1]] = is
+				return nil
+			})
+			return err
+		})
+	}
+	guid := func(c handlers.Context) string { return c.SessionGUID }
+	title := func(c handlers.Context) string { return c.SessionTitle }
+	path := func(c handlers.Context) string { return c.TrainingPathCode }
+	id := func(c handlers.Context) int64 { return c.SessionID }
+	training := func(c handlers.Context) int64 { return c.TrainingID }
+	sessions := func(asked []handlers.Context, query string) {
+		queue(asked, query, func(is *handlers.ContextFound) { is.Session = true },
+			each(asked, guid), each(asked, id), each(asked, title), each(asked, path), each(asked, training))
+	}
+	trainings := func(asked []handlers.Context, query string) {
+		queue(asked, query, func(is *handlers.ContextFound) { is.Training = true }, each(asked, path), each(asked, training))
+	}
+	sessions(byGUID, selectContextsByGUID)
+	sessions(byID, selectContextsByID)
+	sessions(byTitle, selectContextsByTitle)
+	trainings(trainingByID, selectContextTrainingsByID)
+	trainings(trainingByPath, selectContextTrainingsByPath)
+}
+
+// each returns what a function gives of every member.
+func each[T, V any](of []T, f func(T) V) []V {
+	values := make([]V, len(of))
+	for i, m := range of {
+		values[i] = f(m)
+	}
+	return values
 }
 
 // Sessions and trainings are sent once, however many learners are in them.

@@ -362,6 +362,18 @@ func TestFactsConform(t *testing.T) {
 			refs.SessionTitles[fmt.Sprint("title", i/3)] = struct{}{}
 			refs.Teachers[fmt.Sprint("t", i)] = struct{}{}
 		}
+		for range 300 {
+			c := handlers.Context{SessionGUID: handlers.Fold(some(7, "sg")), SessionTitle: some(7, "title"), TrainingPathCode: some(6, "path")}
+			if rng.IntN(3) == 0 {
+				c.SessionID = int64(rng.IntN(12))
+			}
+			if rng.IntN(3) == 0 {
+				c.TrainingID = int64(rng.IntN(12))
+			}
+			if c.SessionGUID != "" || c.SessionTitle != "" || c.SessionID != 0 {
+				refs.Contexts[c] = struct{}{}
+			}
+		}
 		got, err := s.Facts(t.Context(), refs)
 		if err != nil {
 			t.Fatal(err)
@@ -406,6 +418,13 @@ func TestFactsConform(t *testing.T) {
 		normal(want)
 		if len(want.Learners) < 30 || len(want.Registrations) == 0 || len(want.Sessions) == 0 {
 			t.Fatalf("the catalogue says too little to test by: %d learners", len(want.Learners))
+		}
+		kinds := map[handlers.ContextFound]int{}
+		for _, found := range want.Contexts {
+			kinds[found]++
+		}
+		if len(kinds) < 4 {
+			t.Fatalf("the contexts say too little to test by: %v", kinds)
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("facts (-memory +database, seed %d):\n%s", seed, diff)
