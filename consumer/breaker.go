@@ -106,7 +106,7 @@ func (b *breaker) marks(decisions []handlers.Decision) []handlers.Code {
 			marks = append(marks, d.Errors[0].Code)
 		case d.Tracking != nil && d.Tracking.Delete:
 			marks = append(marks, deleted)
-		default:
+		default: // who waits is not rejected, and comes back
 			marks = append(marks, "")
 		}
 	}

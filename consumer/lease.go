@@ -282,7 +282,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	if b.from < l.announced.Load() && b.to >= l.announced.Load() {
 		l.settle("behind")
 	}
-	accepted, rejected := l.metrics.applied(b, decided.Decisions, judged.ignored)
+	outcomes := l.metrics.applied(b, decided.Decisions, judged.ignored)
 	l.metrics.absences(string(b.source.Rules.Action()), judged.absent)
 	l.enqueue(handlers.OutboxEntry{From: b.from, To: b.to, Payload: judged.payload})
 	level := zerolog.DebugLevel
@@ -332,7 +332,7 @@ func (l *lease) travel(ctx context.Context, b *batch, before, mine *turn) error 
 	close(mine.committed)
 
 	l.logger.WithLevel(level).Int64("from", b.from).Int64("to", b.to).
-		Int("accepted", accepted).Int("rejected", rejected).Int64("skipped", b.to-b.from-int64(accepted+rejected)).
+		Int("accepted", outcomes.accepted).Int("rejected", outcomes.rejected).Int("waiting", outcomes.waiting).Int64("skipped", b.to-b.from-outcomes.rows()).
 		Dur("decode", judged.decoding).Dur("facts", judged.asking).Dur("decide", judged.deciding).
 		Dur("apply", applying).Dur("publish", publishing).Dur("commit", committing).Msg("batch")
 	return nil
@@ -419,6 +419,13 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 			}
 		}
 	}
+	if b.source.Wait > 0 {
+		if err := l.wait(ctx, rows, decisions, facts); errors.Is(err, handlers.ErrStaleFacts) {
+			return l.judge(ctx, b)
+		} else if err != nil {
+			return nil, err
+		}
+	}
 	if l.replays == nil { // what replays something settles it, and be it that the row is ignored by now
 		decisions = slices.DeleteFunc(decisions, func(d handlers.Decision) bool { return d.Verdict == handlers.Ignored })
 	}
@@ -457,6 +464,31 @@ func (l *lease) replayed(b *batch) []handlers.Replay {
 		says[i] = handlers.ReplayOf(&b.records[i])
 	}
 	return says
+}
+
+// wait makes those rows wait that lack nothing but what they refer to. What
+// exactly that is takes one more question, which is asked of them alone;
+// ErrStaleFacts where the answer is of another catalogue.
+func (l *lease) wait(ctx context.Context, rows []handlers.Row, decisions []handlers.Decision, facts *handlers.Facts) error {
+	refs, any := handlers.Lacking(rows, decisions)
+	if !any {
+		return nil
+	}
+	if len(refs.Contexts) > 0 {
+		var more *handlers.Facts
+		if err := l.attempt(ctx, "facts", func(ctx context.Context) (err error) {
+			more, err = l.store.Facts(ctx, refs)
+			return err
+		}); err != nil {
+			return err
+		}
+		if more.Version != facts.Version {
+			return handlers.ErrStaleFacts
+		}
+		facts.Contexts = more.Contexts
+	}
+	handlers.Wait(rows, decisions, facts)
+	return nil
 }
 
 // enqueue adds the entry of a batch that has been applied.

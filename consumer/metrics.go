@@ -39,7 +39,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		records: counter("records_total", "Records that were read from source topics, by topic.", "topic"),
 		skipped: counter("offsets_skipped_total",
 			"Offsets of source topics that hold no row, by topic and reason (marker of a transaction, aborted, compacted, ignored tombstone).", "topic", "reason"),
-		rows:       counter("rows_total", "Rows that were applied, by action and outcome (accepted, rejected, ignored).", "action", "outcome"),
+		rows:       counter("rows_total", "Rows that were applied, by action and outcome (accepted, rejected, waiting, ignored).", "action", "outcome"),
 		rejections: counter("rejections_total", "Errors of rejected rows, by action and code; a row may have several.", "action", "code"),
 		absent:     counter("absent_columns_total", "Rows that did not give a column, by action and column.", "action", "column"),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "learnsink", Name: "batch_rows",
@@ -105,8 +105,13 @@ func (m *Metrics) passed(topic string, c *Chunk) {
 	}
 }
 
+// outcomes is what became of the rows of a batch.
+type outcomes struct{ accepted, rejected, waiting int }
+
+func (o outcomes) rows() int64 { return int64(o.accepted + o.rejected + o.waiting) }
+
 // applied counts a batch that has been applied.
-func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (accepted, rejected int) {
+func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) (n outcomes) {
 	topic, action := b.source.Topic, string(b.source.Rules.Action())
 	var latest time.Time
 	codes, erased := map[handlers.Code]int{}, 0
@@ -117,7 +122,10 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 		}
 		switch d.Verdict {
 		case handlers.Accepted:
-			accepted++
+			n.accepted++
+			continue
+		case handlers.Waits:
+			n.waiting++
 			continue
 		case handlers.Gone:
 			erased++
@@ -126,7 +134,7 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 			ignored++
 			continue
 		}
-		rejected++
+		n.rejected++
 		for j := range d.Errors {
 			codes[d.Errors[j].Code]++
 		}
@@ -136,8 +144,9 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 	}
 	m.records.WithLabelValues(topic).Add(float64(len(b.records)))
 	m.skipped.WithLabelValues(topic, "ignored").Add(float64(ignored))
-	m.rows.WithLabelValues(action, "accepted").Add(float64(accepted))
-	m.rows.WithLabelValues(action, "rejected").Add(float64(rejected))
+	m.rows.WithLabelValues(action, "accepted").Add(float64(n.accepted))
+	m.rows.WithLabelValues(action, "rejected").Add(float64(n.rejected))
+	m.rows.WithLabelValues(action, "waiting").Add(float64(n.waiting))
 	m.rows.WithLabelValues(action, "ignored").Add(float64(ignored))
 	m.rows.WithLabelValues(action, "erased").Add(float64(erased))
 	m.batchRows.Observe(float64(len(b.records)))
@@ -145,7 +154,7 @@ func (m *Metrics) applied(b *batch, decisions []handlers.Decision, ignored int) 
 	if !latest.IsZero() {
 		m.lastEvent.WithLabelValues(topic).Set(float64(latest.UnixMilli()) / 1000)
 	}
-	return accepted, rejected
+	return n
 }
 
 // absences counts the columns that rows left out.

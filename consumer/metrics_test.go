@@ -58,11 +58,12 @@ func TestMetricsAndTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-# HELP learnsink_rows_total Rows that were applied, by action and outcome (accepted, rejected, ignored).
+# HELP learnsink_rows_total Rows that were applied, by action and outcome (accepted, rejected, waiting, ignored).
 # TYPE learnsink_rows_total counter
 learnsink_rows_total{action="tracking",outcome="accepted"} 8
 learnsink_rows_total{action="tracking",outcome="ignored"} 0
 learnsink_rows_total{action="tracking",outcome="rejected"} 2
+learnsink_rows_total{action="tracking",outcome="waiting"} 0
 # HELP learnsink_rejections_total Errors of rejected rows, by action and code; a row may have several.
 # TYPE learnsink_rejections_total counter
 learnsink_rejections_total{action="tracking",code="record_empty"} 1

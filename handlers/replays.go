@@ -26,6 +26,7 @@ func NewReplays(topic string, sources []*Source, deadLetterTopic string) *Replay
 	for _, s := range sources {
 		again := *s
 		again.Topic, again.ByEventTime, again.EventTimeHeader = topic, true, true
+		again.Wait = 0 // who sends a row again wants to know now; and who has waited has waited
 		r.byName[s.Topic] = &again
 	}
 	none := *r.byName[sources[0].Topic]

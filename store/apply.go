@@ -179,7 +179,7 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	if b.Published > 0 {
 		second.Queue(dropOutbox, b.Source.Topic, b.Partition, b.Published)
 	}
-	second.Queue(setPosition, b.Source.Topic, b.Partition, b.Epoch, b.From, b.To, w.accepted, w.rejected, w.skipped,
+	second.Queue(setPosition, b.Source.Topic, b.Partition, b.Epoch, b.From, b.To, w.accepted, w.rejected, w.waiting, w.skipped,
 		b.Anchor.OK, b.Anchor.V.Offset, b.Anchor.V.Hash).Exec(exactly(1))
 	if err := conn.SendBatch(ctx, second).Close(); err != nil {
 		return err
@@ -335,8 +335,8 @@ const (
 	lockCatalogueShared = `SELECT pg_advisory_xact_lock_shared($1)`
 
 	setPosition = `
-UPDATE learnsink.position SET next_offset = $5, accepted = accepted + $6, rejected = rejected + $7, skipped = skipped + $8, updated_at = now(),
-  anchor_offset = CASE WHEN $9 THEN $10 ELSE anchor_offset END, anchor_hash = CASE WHEN $9 THEN $11 ELSE anchor_hash END
+UPDATE learnsink.position SET next_offset = $5, accepted = accepted + $6, rejected = rejected + $7, waiting = waiting + $8, skipped = skipped + $9, updated_at = now(),
+  anchor_offset = CASE WHEN $10 THEN $11 ELSE anchor_offset END, anchor_hash = CASE WHEN $10 THEN $12 ELSE anchor_hash END
 WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4`
 
 	insertOutbox = `INSERT INTO learnsink.outbox (topic, partition, from_offset, to_offset, payload) VALUES ($1, $2, $3, $4, $5)`

@@ -33,8 +33,8 @@ func (f Finding) String() string {
 const (
 	auditPositions = `
 SELECT topic, partition, first_offset, next_offset,
-  format('the position does not sum up: first %s + accepted %s + rejected %s + skipped %s is not next', first_offset, accepted, rejected, skipped)
-FROM learnsink.position WHERE first_offset + accepted + rejected + skipped <> next_offset OR least(accepted, rejected, skipped) < 0
+  format('the position does not sum up: first %s + accepted %s + rejected %s + waiting %s + skipped %s is not next', first_offset, accepted, rejected, waiting, skipped)
+FROM learnsink.position WHERE first_offset + accepted + rejected + waiting + skipped <> next_offset OR least(accepted, rejected, waiting, skipped) < 0
 ORDER BY 1, 2`
 
 	auditLedgerGaps = `
@@ -75,23 +75,24 @@ ORDER BY 1, 2, 3`
 
 	auditLedgerSums = `
 SELECT topic, partition, p.first_offset, p.next_offset,
-  format('the ledger counts accepted %s, rejected %s, skipped %s, the position %s, %s, %s',
-    sum(g.accepted), sum(g.rejected), sum(g.skipped), p.accepted, p.rejected, p.skipped)
+  format('the ledger counts accepted %s, rejected %s, waiting %s, skipped %s, the position %s, %s, %s, %s',
+    sum(g.accepted), sum(g.rejected), sum(g.waiting), sum(g.skipped), p.accepted, p.rejected, p.waiting, p.skipped)
 FROM learnsink.position p JOIN learnsink.ledger g USING (topic, partition, round)
-GROUP BY topic, partition, p.first_offset, p.next_offset, p.accepted, p.rejected, p.skipped
-HAVING (sum(g.accepted), sum(g.rejected), sum(g.skipped)) <> (p.accepted, p.rejected, p.skipped)
+GROUP BY topic, partition, p.first_offset, p.next_offset, p.accepted, p.rejected, p.waiting, p.skipped
+HAVING (sum(g.accepted), sum(g.rejected), sum(g.waiting), sum(g.skipped)) <> (p.accepted, p.rejected, p.waiting, p.skipped)
 ORDER BY 1, 2`
 
 	auditLedgerLines = `
-SELECT topic, partition, from_offset, to_offset, format('the ledger line counts accepted %s, rejected %s, skipped %s, and %s rows by sender',
-  accepted, rejected, skipped, (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c))
+SELECT topic, partition, from_offset, to_offset, format('the ledger line counts accepted %s, rejected %s, waiting %s, skipped %s, and %s rows by sender',
+  accepted, rejected, waiting, skipped, (SELECT coalesce(sum((c ->> 'rows')::bigint), 0) FROM jsonb_array_elements(counts) c))
 FROM learnsink.ledger
-WHERE from_offset + accepted + rejected + skipped <> to_offset
-   OR accepted + rejected <> (SELECT coalesce(sum((c ->> 'rows')::bigint) FILTER (WHERE c ->> 'outcome' <> 'erased'), 0) FROM jsonb_array_elements(counts) c)
+WHERE from_offset + accepted + rejected + waiting + skipped <> to_offset
+   OR accepted + rejected + waiting <> (SELECT coalesce(sum((c ->> 'rows')::bigint) FILTER (WHERE c ->> 'outcome' <> 'erased'), 0) FROM jsonb_array_elements(counts) c)
    OR skipped < (SELECT coalesce(sum((c ->> 'rows')::bigint) FILTER (WHERE c ->> 'outcome' = 'erased'), 0) FROM jsonb_array_elements(counts) c)
 ORDER BY 1, 2, 3`
 
-	// Lines are looked at one by one only where a partition's sum is wrong, or
+	// A row that has waited has a deadline, whatever became of it since. Lines
+	// are looked at one by one only where a partition's sum is wrong, or
 	// cannot be told: of a line that a later round has cut, some rejections
 	// are that round's.
 	auditRejections = `
@@ -99,14 +100,18 @@ WITH standing AS (` + standing + `),
 kept AS (SELECT * FROM standing WHERE applied_at >= $1),
 wrong AS (
   SELECT topic, partition, incarnation FROM kept k GROUP BY topic, partition, incarnation
-  HAVING bool_or(end_offset < to_offset) OR sum(rejected) <> (SELECT count(*) FROM learnsink.rejection r
-    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation AND r.source_offset >= min(k.from_offset)))
-SELECT k.topic, k.partition, k.from_offset, k.end_offset, format('%s rows were rejected, %s rejections are stored', k.rejected, r.n)
-FROM kept k JOIN wrong USING (topic, partition, incarnation)
-CROSS JOIN LATERAL (SELECT count(*) AS n FROM learnsink.rejection r
-  WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation
-    AND r.source_offset >= k.from_offset AND r.source_offset < k.end_offset) r
-WHERE r.n NOT BETWEEN k.rejected - (k.to_offset - k.end_offset) AND k.rejected
+  HAVING bool_or(end_offset < to_offset) OR (sum(rejected), sum(waiting)) <> (SELECT count(*) - count(deadline), count(deadline) FROM learnsink.rejection r
+    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation AND r.source_offset >= min(k.from_offset))),
+lines AS (
+  SELECT k.*, r.n, r.waited FROM kept k JOIN wrong USING (topic, partition, incarnation)
+  CROSS JOIN LATERAL (SELECT count(*) - count(deadline) AS n, count(deadline) AS waited FROM learnsink.rejection r
+    WHERE r.source_topic = k.topic AND r.source_partition = k.partition AND r.incarnation = k.incarnation
+      AND r.source_offset >= k.from_offset AND r.source_offset < k.end_offset) r)
+SELECT topic, partition, from_offset, end_offset, format('%s rows were rejected, %s rejections are stored', rejected, n)
+FROM lines WHERE n NOT BETWEEN rejected - (to_offset - end_offset) AND rejected
+UNION ALL
+SELECT topic, partition, from_offset, end_offset, format('%s rows went into the waiting room, %s are stored as such', waiting, waited)
+FROM lines WHERE waited NOT BETWEEN waiting - (to_offset - end_offset) AND waiting
 UNION ALL
 SELECT r.source_topic, r.source_partition, r.source_offset, r.source_offset + 1, 'a rejection is stored that no batch speaks of'
 FROM learnsink.rejection r
@@ -116,6 +121,16 @@ LEFT JOIN (
     UNION ALL SELECT topic, partition, incarnation, first_offset, next_offset FROM learnsink.position) judged
   GROUP BY 1, 2, 3) g ON (g.topic, g.partition, g.incarnation) = (r.source_topic, r.source_partition, r.incarnation)
 WHERE g.topic IS NULL OR r.source_offset < g.low OR r.source_offset >= g.high
+ORDER BY 1, 2, 3`
+
+	// Who has left the waiting room is judged again by a job, and who is in it
+	// is there for a time.
+	auditWaiting = `
+SELECT source_topic, source_partition, source_offset, source_offset + 1,
+  CASE WHEN state = 'waiting' THEN 'a row waits for nothing, or without a deadline' ELSE 'a row has left the waiting room without a job' END
+FROM learnsink.rejection
+WHERE state = 'waiting' AND (deadline IS NULL OR coalesce(cardinality(waits_for), 0) = 0)
+   OR deadline IS NOT NULL AND state NOT IN ('waiting', 'archived', 'erased') AND job IS NULL
 ORDER BY 1, 2, 3`
 
 	auditOutbox = `
@@ -134,7 +149,8 @@ ORDER BY 1, 2, 3`
 // Audit proves the books, in one snapshot of the database: every position
 // sums up; the ledger's lines of its round follow each other without a gap up
 // to it, and sum up to it; what an operator has set it back over counts once;
-// every rejection that was counted has its row, and none has one that was not.
+// every rejection that was counted has its row, and none has one that was not,
+// and so has every row that went into the waiting room.
 // It returns what it finds wrong. That every outcome is in the topics, once,
 // is for the reader of the topics to prove (RejectedOffsets, Ledger).
 func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding, err error) {
@@ -144,7 +160,7 @@ func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding
 		since = time.Now().Add(-opt.Retention)
 	}
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditOutbox, auditTracking} {
+		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditWaiting, auditOutbox, auditTracking} {
 			var args []any
 			if query == auditRejections {
 				args = []any{since}
@@ -173,16 +189,27 @@ type Log struct {
 }
 
 // RejectedOffsets returns the source offsets of the stored rejections of a log
-// within [from, to), in order.
-func (s *Store) RejectedOffsets(ctx context.Context, log Log, from, to int64) (_ []int64, err error) {
+// within [from, to), in order, and beside them those of the rows that went into
+// the waiting room, whatever became of them there.
+func (s *Store) RejectedOffsets(ctx context.Context, log Log, from, to int64) (rejected, waited []int64, err error) {
 	defer wrap(&err, "read the rejections")
-	rows, err := s.pool.Query(ctx, `SELECT source_offset FROM learnsink.rejection
+	rows, err := s.pool.Query(ctx, `SELECT source_offset, deadline IS NOT NULL FROM learnsink.rejection
 		WHERE source_topic = $1 AND source_partition = $2 AND incarnation = $3 AND source_offset >= $4 AND source_offset < $5 ORDER BY 1`,
 		log.Topic, log.Partition, log.Incarnation, from, to)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+	var offset int64
+	var has bool
+	_, err = pgx.ForEachRow(rows, []any{&offset, &has}, func() error {
+		if has {
+			waited = append(waited, offset)
+		} else {
+			rejected = append(rejected, offset)
+		}
+		return nil
+	})
+	return rejected, waited, err
 }
 
 // standing are the ledger lines that count, each up to where a later round
@@ -199,7 +226,8 @@ type LedgerLine struct {
 	// End is To, or where a later round begins to count again: the counts are
 	// of [From, To), the line speaks for [From, End).
 	End                         int64
-	Accepted, Rejected, Skipped int64
+	Accepted, Rejected, Waiting int64
+	Skipped                     int64
 	AppliedAt                   time.Time
 	Rules                       string // the hash of the settings it was decided by; "" of skipped offsets
 }
@@ -209,14 +237,14 @@ type LedgerLine struct {
 func (s *Store) Ledger(ctx context.Context, log Log, from, to int64, fn func(LedgerLine) error) (err error) {
 	defer wrap(&err, "read the ledger")
 	return s.reading(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT from_offset, to_offset, end_offset, accepted, rejected, skipped, applied_at, rules FROM (`+standing+`) AS g
+		rows, err := tx.Query(ctx, `SELECT from_offset, to_offset, end_offset, accepted, rejected, waiting, skipped, applied_at, rules FROM (`+standing+`) AS g
 			WHERE topic = $1 AND partition = $2 AND incarnation = $3 AND end_offset > $4 AND from_offset < $5 ORDER BY from_offset`,
 			log.Topic, log.Partition, log.Incarnation, from, to)
 		if err != nil {
 			return err
 		}
 		var l LedgerLine
-		_, err = pgx.ForEachRow(rows, []any{&l.From, &l.To, &l.End, &l.Accepted, &l.Rejected, &l.Skipped, &l.AppliedAt, &l.Rules}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&l.From, &l.To, &l.End, &l.Accepted, &l.Rejected, &l.Waiting, &l.Skipped, &l.AppliedAt, &l.Rules}, func() error {
 			l.AppliedAt = l.AppliedAt.UTC()
 			return fn(l)
 		})

@@ -22,7 +22,7 @@ func TestAudit(t *testing.T) {
 	}
 	w.audit()
 	log := store.Log{TopicPartition: handlers.TopicPartition{Topic: src.Topic, Partition: 1}, Incarnation: 1}
-	if got, err := w.RejectedOffsets(t.Context(), log, 2, 8); err != nil || !slices.Equal(got, []int64{4, 7}) {
+	if got, _, err := w.RejectedOffsets(t.Context(), log, 2, 8); err != nil || !slices.Equal(got, []int64{4, 7}) {
 		t.Errorf("rejected offsets: %v, %v", got, err)
 	}
 	if got := w.ledger(log, 3, 4); len(got) != 1 || got[0].From != 2 || got[0].To != 5 || got[0].End != 5 || got[0].Skipped != 1 {

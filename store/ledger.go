@@ -22,8 +22,8 @@ const (
 const outcomeErased = "erased"
 
 const insertLedger = `
-INSERT INTO learnsink.ledger (topic, partition, from_offset, to_offset, action, rules, accepted, rejected, skipped, counts, round, incarnation)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11, $12)`
+INSERT INTO learnsink.ledger (topic, partition, from_offset, to_offset, action, rules, accepted, rejected, waiting, skipped, counts, round, incarnation)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13)`
 
 // count is one member of ledger.counts.
 type count struct {
@@ -53,7 +53,7 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 		k := kind{verdict: d.Verdict, day: floorDiv(d.EventTime.Unix(), 24*60*60)}
 		switch d.Verdict {
 		case handlers.Accepted:
-		case handlers.Rejected:
+		case handlers.Rejected, handlers.Waits: // what it would be rejected for
 			k.code = d.Errors[0].Code
 		case handlers.Gone:
 		default:
@@ -84,6 +84,8 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 			outcome = "rejected"
 		case handlers.Gone:
 			outcome = outcomeErased
+		case handlers.Waits:
+			outcome = "waiting"
 		}
 		counts = append(counts, count{k.sender, time.Unix(k.day*24*60*60, 0).UTC().Format("2006-01-02"), outcome, string(k.code), *n})
 	}
@@ -92,7 +94,7 @@ func ledgerLine(b *handlers.Batch, w *writes) []any {
 	})
 	text, _ := json.Marshal(counts) // strings and numbers alone: cannot fail
 	return []any{b.Source.Topic, b.Partition, b.From, b.To, string(b.Source.Rules.Action()), b.Source.Rules.Hash(),
-		w.accepted, w.rejected, w.skipped, string(text), max(b.Round, 1), max(b.Incarnation, 1)}
+		w.accepted, w.rejected, w.waiting, w.skipped, string(text), max(b.Round, 1), max(b.Incarnation, 1)}
 }
 
 // cut returns the first n characters of a text.

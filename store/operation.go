@@ -154,7 +154,7 @@ func (s *Store) SetPosition(ctx context.Context, c PositionChange) (set Position
 		switch c.Mode {
 		case Forward:
 			set.Skipped = c.To - was.NextOffset
-			_, err = tx.Exec(ctx, insertLedger, c.Topic, c.Partition, was.NextOffset, c.To, string(c.Action), "", 0, 0, set.Skipped, "[]", p.Round, p.Incarnation)
+			_, err = tx.Exec(ctx, insertLedger, c.Topic, c.Partition, was.NextOffset, c.To, string(c.Action), "", 0, 0, 0, set.Skipped, "[]", p.Round, p.Incarnation)
 		case Silent, Republish:
 			set.Superseded, set.Dropped, err = supersede(ctx, tx, was, c.To)
 		}
@@ -190,7 +190,7 @@ func (c *PositionChange) apply(p handlers.Position) (handlers.Position, error) {
 	}
 	p.Round = max(p.Round, c.Round) + 1
 	p.FirstOffset, p.NextOffset = c.To, c.To
-	p.Accepted, p.Rejected, p.Skipped = 0, 0, 0
+	p.Accepted, p.Rejected, p.Waiting, p.Skipped = 0, 0, 0, 0
 	if c.Mode != Silent {
 		p.AnnouncedSince = p.Round
 	}
@@ -247,9 +247,9 @@ func writePosition(ctx context.Context, tx pgx.Tx, p handlers.Position) error {
 		anchor = &p.Anchor.V.Offset
 	}
 	_, err := tx.Exec(ctx, `UPDATE learnsink.position SET cluster_id = $3, first_offset = $4, next_offset = $5, accepted = $6, rejected = $7, skipped = $8,
-		state = $9, state_reason = $10, incarnation = $11, round = $12, announced_since = $13, anchor_offset = $14, anchor_hash = $15, breaker_below = $16, epoch = $17, updated_at = now()
+		state = $9, state_reason = $10, incarnation = $11, round = $12, announced_since = $13, anchor_offset = $14, anchor_hash = $15, breaker_below = $16, epoch = $17, waiting = $18, updated_at = now()
 		WHERE topic = $1 AND partition = $2`, p.Topic, p.Partition, p.ClusterID, p.FirstOffset, p.NextOffset, p.Accepted, p.Rejected, p.Skipped,
-		p.State, storable(p.StateReason), p.Incarnation, p.Round, p.AnnouncedSince, anchor, p.Anchor.V.Hash, p.BreakerBelow, p.Epoch)
+		p.State, storable(p.StateReason), p.Incarnation, p.Round, p.AnnouncedSince, anchor, p.Anchor.V.Hash, p.BreakerBelow, p.Epoch, p.Waiting)
 	return err
 }
 

@@ -10,13 +10,13 @@ import (
 	"learnsink/handlers"
 )
 
-const positionColumns = `topic, partition, cluster_id, first_offset, next_offset, accepted, rejected, skipped, epoch, state, state_reason, updated_at,
+const positionColumns = `topic, partition, cluster_id, first_offset, next_offset, accepted, rejected, waiting, skipped, epoch, state, state_reason, updated_at,
 	incarnation, round, announced_since, anchor_offset, anchor_hash, breaker_below`
 
 func scanPosition(row pgx.CollectableRow) (p handlers.Position, err error) {
 	var anchor *int64
 	var hash []byte
-	err = row.Scan(&p.Topic, &p.Partition, &p.ClusterID, &p.FirstOffset, &p.NextOffset, &p.Accepted, &p.Rejected, &p.Skipped,
+	err = row.Scan(&p.Topic, &p.Partition, &p.ClusterID, &p.FirstOffset, &p.NextOffset, &p.Accepted, &p.Rejected, &p.Waiting, &p.Skipped,
 		&p.Epoch, &p.State, &p.StateReason, &p.UpdatedAt, &p.Incarnation, &p.Round, &p.AnnouncedSince, &anchor, &hash, &p.BreakerBelow)
 	if anchor != nil {
 		p.Anchor = handlers.Some(handlers.Anchor{Offset: *anchor, Hash: hash})

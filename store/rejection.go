@@ -13,8 +13,9 @@ import (
 	"learnsink/handlers"
 )
 
-// rejectionRows are the lines of a batch for the table rejection. Records may
-// hold any bytes: key and value are stored as such, all else is made storable.
+// rejectionRows are the lines of a batch for the table rejection: of dead
+// letters, and of rows that wait. Records may hold any bytes: key and value are
+// stored as such, all else is made storable.
 type rejectionRows struct {
 	id, codes, errors []string
 	key, value        [][]byte
@@ -26,6 +27,7 @@ type rejectionRows struct {
 	replayOf          []*string // nil: it is no attempt
 	job               []pgtype.Int8
 	faults            faultRows
+	waitsFor          []*string // of rows that wait
 }
 
 // add adds a rejection; bare: without its headers, which PostgreSQL may have refused.
@@ -50,6 +52,11 @@ func (r *rejectionRows) add(d *handlers.Decision, bare bool) {
 	}
 	r.attempt, r.replayOf, r.job = append(r.attempt, attempt), append(r.replayOf, replayOf), append(r.job, jobOf(d))
 	r.faults.add(d)
+	var waitsFor *string
+	if d.Verdict == handlers.Waits {
+		waitsFor = textArray(d.WaitsFor)
+	}
+	r.waitsFor = append(r.waitsFor, waitsFor)
 }
 
 // errorColumns returns what is wrong with a row as the columns codes and
@@ -80,33 +87,50 @@ func storableErrors(errors []handlers.Error) []handlers.Error {
 }
 
 func (r *rejectionRows) args() []any {
-	return append([]any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation, r.attempt, r.replayOf, r.job}, r.faults.args()...)
+	columns := []any{r.id, r.codes, r.errors, r.key, r.value, r.headers, r.offset, r.eventAt, r.incarnation, r.attempt, r.replayOf, r.job}
+	return append(append(columns, r.faults.args()...), r.waitsFor)
 }
 
 // An id that is there already comes from a position that an operator has set
 // back: what the row is judged to be now holds. An attempt's line is history,
 // unless the dead letter that it replays is no longer there. The second table
 // is written along with the first: a trigger finds that nothing is left to do.
+//
+// The deadline of a row that waits is clock: it is counted from when the row
+// came in, by the database's.
 const insertRejections = `
 WITH u AS (
   SELECT nextval('learnsink.rejection_seq_seq') AS seq, u.*,
-    CASE WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
-         WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $24 THEN 'quarantined' ELSE 'open' END AS state
+    CASE WHEN u.waits_for IS NOT NULL THEN 'waiting' WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
+         WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $25 THEN 'quarantined' ELSE 'open' END AS state
   FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
-      $12::integer[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::bigint[])
+      $12::integer[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::bigint[], $22::text[])
     AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job,
-      sender, names, subject, registration, faults, vals, sender_digest)),
+      sender, names, subject, registration, faults, vals, sender_digest, waits_for)),
 r AS (
   INSERT INTO learnsink.rejection (seq, id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, state,
-    sender, names, subject, registration, source_topic, source_partition, action, rules)
+    sender, names, subject, registration, waits_for, deadline, source_topic, source_partition, action, rules)
   SELECT u.seq, u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job, u.state,
-    u.sender, u.names::bigint[], u.subject, u.registration, $1::text, $2::integer, $22::text, $23::text
+    u.sender, u.names::bigint[], u.subject, u.registration,
+    u.waits_for::text[], CASE WHEN u.waits_for IS NOT NULL THEN now() + $27::interval END, $1::text, $2::integer, $23::text, $24::text
   FROM u
-  ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state)
+  ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state,
+    waits_for = excluded.waits_for, deadline = excluded.deadline)
 INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
-SELECT u.seq, f.fault, u.subject, f.value, u.sender_digest, $25::bigint, now(), $2::integer, learnsink.state_letter(u.state)
+SELECT u.seq, f.fault, u.subject, f.value, u.sender_digest, $26::bigint, now(), $2::integer, learnsink.state_letter(u.state)
 FROM u CROSS JOIN LATERAL unnest(u.faults::bigint[], u.vals::bigint[]) AS f(fault, value)
 ON CONFLICT (fault, seq) DO NOTHING`
+
+// textArray is an array of texts as PostgreSQL reads it, every one quoted.
+func textArray(texts []string) *string {
+	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	quoted := make([]string, len(texts))
+	for i, text := range texts {
+		quoted[i] = `"` + quote.Replace(storable(text)) + `"`
+	}
+	array := "{" + strings.Join(quoted, ",") + "}"
+	return &array
+}
 
 // header is a record's header in rejection.headers: text where PostgreSQL can
 // hold it as text, else base64; a null value has neither member.

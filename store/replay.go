@@ -105,7 +105,7 @@ UPDATE learnsink.rejection r SET
   state = CASE WHEN o.verdict = 'superseded' THEN 'superseded'
                WHEN o.verdict <> 'rejected' THEN 'resolved'
                WHEN o.attempt >= $8 OR r.state = 'quarantined' THEN 'quarantined' ELSE 'open' END,
-  attempt = o.attempt, history = r.history || o.before, job = coalesce(o.job, r.job), waits_for = NULL, deadline = NULL,
+  attempt = o.attempt, history = r.history || o.before, job = coalesce(o.job, r.job),
   codes = CASE WHEN o.verdict IN ('rejected', 'superseded') THEN o.codes::text[] ELSE r.codes END,
   errors = CASE WHEN o.verdict IN ('rejected', 'superseded') THEN o.errors::jsonb ELSE r.errors END,
   judged_by = CASE WHEN o.verdict IN ('rejected', 'superseded') THEN o.outcome ELSE r.judged_by END,

@@ -11,7 +11,7 @@ func (s *Store) DropRejections(ctx context.Context, before time.Time) (dropped i
 	defer wrap(&err, "drop old rejections")
 	for {
 		tag, err := s.pool.Exec(ctx, `DELETE FROM learnsink.rejection WHERE id = ANY (ARRAY(
-			SELECT id FROM learnsink.rejection WHERE rejected_at < $1 ORDER BY rejected_at LIMIT 5000))`, before)
+			SELECT id FROM learnsink.rejection WHERE rejected_at < $1 AND state NOT IN ('waiting', 'replaying') ORDER BY rejected_at LIMIT 5000))`, before)
 		dropped += tag.RowsAffected()
 		if err != nil || tag.RowsAffected() == 0 {
 			return dropped, err

@@ -35,8 +35,9 @@ func (s *stored) queue(b *pgx.Batch, batch *handlers.Batch, decisions []handlers
 
 // writes is what a batch leaves in the tables.
 type writes struct {
-	batch                       *handlers.Batch
-	accepted, rejected, skipped int64
+	batch *handlers.Batch
+
+	accepted, rejected, waiting, skipped int64
 
 	tracking                                 trackingWrites
 	interventionUpdates, interventionInserts interventionRows
@@ -77,10 +78,13 @@ func settle(b *handlers.Batch, decisions []handlers.Decision, was *stored, refus
 			w.rejected++
 			_, bare := refused[d.Record.Offset]
 			w.rejections.add(d, bare)
+		case handlers.Waits:
+			w.waiting++
+			w.rejections.add(d, false)
 		}
 		w.replays.add(&decisions[i])
 	}
-	w.skipped = b.To - b.From - w.accepted - w.rejected
+	w.skipped = b.To - b.From - w.accepted - w.rejected - w.waiting
 	return w
 }
 
@@ -155,7 +159,7 @@ func (w *writes) queueRows(b *pgx.Batch, lookFirst bool) {
 		rules := w.batch.Source.Rules
 		b.Queue(insertFaults, w.rejections.faults.faultArgs()...)
 		b.Queue(insertRejections, append(append([]any{w.batch.Source.Topic, w.batch.Partition}, w.rejections.args()...),
-			string(rules.Action()), rules.Hash(), quarantinedFrom, digest(w.batch.Source.Topic))...)
+			string(rules.Action()), rules.Hash(), quarantinedFrom, digest(w.batch.Source.Topic), w.batch.Source.Wait)...)
 	}
 	w.replays.queue(b)
 }

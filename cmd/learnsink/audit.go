@@ -19,7 +19,8 @@ func (a *app) auditCommand() *cobra.Command {
 		Use:   "audit",
 		Short: "prove the books, and with --deep the topics",
 		Long: `audit proves, in one snapshot of the database, that every position sums up, that the
-ledger leads up to it without a gap, and that every rejection has its row.
+ledger leads up to it without a gap, and that every rejection, and every row in the
+waiting room, has its line.
 
 --deep also reads the source topics and the outputs, while learnsink runs or not, and
 proves that each row below the positions has exactly one outcome there, an accepted event
@@ -50,12 +51,15 @@ forgotten is proved by the ledger, and said. It exits with 3 if it finds a fault
 			if err != nil {
 				return err
 			}
-			var accepted, rejected, skipped int64
+			var accepted, rejected, waiting, skipped int64
 			for _, p := range positions {
-				accepted, rejected, skipped = accepted+p.Accepted, rejected+p.Rejected, skipped+p.Skipped
+				accepted, rejected, waiting, skipped = accepted+p.Accepted, rejected+p.Rejected, waiting+p.Waiting, skipped+p.Skipped
 			}
-			fmt.Fprintf(a.stdout, "database: %d partitions, %d accepted, %d rejected, %d skipped; faults: %d\n",
-				len(positions), accepted, rejected, skipped, len(faults))
+			fmt.Fprintf(a.stdout, "database: %d partitions, %d accepted, %d rejected, ", len(positions), accepted, rejected)
+			if waiting > 0 { // of sources that wait for what is missing
+				fmt.Fprintf(a.stdout, "%d waiting, ", waiting)
+			}
+			fmt.Fprintf(a.stdout, "%d skipped; faults: %d\n", skipped, len(faults))
 			if deep {
 				if err := a.awaitOutbox(cmd.Context(), db, positions); err != nil {
 					return err

@@ -26,6 +26,9 @@ type book struct {
 	// of offsets from kept on.
 	rejected bitmap
 	kept     int64
+	// Rows that went into the waiting room. What became of them is the outcome
+	// of another record, on the replay topic.
+	waited bitmap
 	// What the outputs hold, by whether it is an accepted event.
 	seen   map[bool]tally
 	beyond beyond
@@ -49,6 +52,7 @@ type counts struct {
 	again    int64 // announced again by an operator
 	silent   int64 // judged anew by an operator's will, and announced as they were before or never
 	skipped  int64 // rows that an operator has skipped
+	waited   int64 // rows that went into the waiting room
 	unseen   int64 // rows that the log holds no longer
 	erased   int64 // rows of persons who were erased
 }
@@ -65,6 +69,7 @@ type kind string
 const (
 	isAccepted kind = "accepted "
 	isRejected kind = "rejected "
+	isWaiting  kind = "waiting "
 	isEither   kind = "" // its rejection, if it was one, is no longer kept
 )
 
@@ -73,7 +78,7 @@ type forgotten struct{ rows, below int64 }
 
 func newBook(log store.Log, source *handlers.Source, p handlers.Position, all []stretch) *book {
 	b := &book{log: log, source: source, position: p, stretches: all, first: p.FirstOffset, next: p.NextOffset,
-		rejected: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
+		rejected: bitmap{}, waited: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
 		seen: map[bool]tally{}, outputs: map[bool]*output{}, forgotten: map[kind]forgotten{}}
 	if len(all) > 0 {
 		b.first, b.next = all[0].from, all[len(all)-1].to
@@ -103,9 +108,12 @@ func (b *book) readTables(ctx context.Context, db *store.Store, retention time.D
 	if b.erased, err = db.ErasedRows(ctx, b.log, b.first, b.next); err != nil {
 		return err
 	}
-	offsets, err := db.RejectedOffsets(ctx, b.log, b.first, b.next)
-	for _, offset := range offsets {
+	rejected, waited, err := db.RejectedOffsets(ctx, b.log, b.first, b.next)
+	for _, offset := range rejected {
 		b.rejected.set(offset - b.first)
+	}
+	for _, offset := range waited {
+		b.waited.set(offset - b.first)
 	}
 	return err
 }
@@ -115,6 +123,8 @@ func (b *book) kind(offset int64) kind {
 	switch {
 	case b.rejected.has(offset - b.first):
 		return isRejected
+	case b.waited.has(offset - b.first):
+		return isWaiting
 	case offset >= b.kept:
 		return isAccepted
 	}
@@ -141,6 +151,8 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 	switch {
 	case !s.judged:
 		b.counts.skipped++
+	case b.kind(offset) == isWaiting && !b.has(offset):
+		b.counts.waited++
 	case b.has(offset), len(r.Value) == 0 && b.kind(offset) != isRejected: // a tombstone may be ignored
 	case b.ofErased(offset):
 		b.counts.erased++
@@ -259,6 +271,9 @@ func (b *book) judgeKind(s stretch, offset int64, accepted, rejected bool) {
 	case is == isEither, is == isAccepted && accepted, is == isRejected && rejected:
 	case s.silent:
 		b.counts.silent++
+	case is == isWaiting && s.announced > 1: // the last time there was nothing to announce
+	case is == isWaiting:
+		b.faults.add(offset, "has an outcome, and went into the waiting room")
 	case s.announced > 1 && offset < b.outputs[is == isAccepted].horizon(b): // what agreed is forgotten
 	case is == isAccepted:
 		b.faults.add(offset, "has a dead letter, and no line in the table rejection")

@@ -51,6 +51,8 @@ type config struct {
 type sourceText struct {
 	place                                                           string // FILE:LINE, or default
 	topic, action, acceptedTopic, deadLetterTopic, order, eventTime string
+	onMissing, deadline                                             string // onMissingReference, and how long a row waits
+	deadlinePlace                                                   string
 	settings                                                        []handlers.Setting
 	rulesFile, rulesPlace                                           string // the vendor's XML, or YAML, as named, and where
 }
@@ -277,12 +279,15 @@ func (c *config) compile(s *sourceText) (*handlers.Source, configError) {
 	}
 	s.acceptedTopic = cmp.Or(s.acceptedTopic, c.AcceptedTopic)
 	s.deadLetterTopic = cmp.Or(s.deadLetterTopic, c.DeadLetterTopic)
+	wait, fault := c.waiting(s)
+	faults = append(faults, fault...)
 	source := &handlers.Source{
 		Topic:           s.topic,
 		AcceptedTopic:   s.acceptedTopic,
 		DeadLetterTopic: s.deadLetterTopic,
 		ByEventTime:     s.order == "event-time",
 		EventTimeHeader: s.eventTime == "header",
+		Wait:            wait,
 	}
 	if action := handlers.Action(s.action); action == handlers.Tracking || action == handlers.Intervention { // else that was said
 		var err error
@@ -291,6 +296,35 @@ func (c *config) compile(s *sourceText) (*handlers.Source, configError) {
 		}
 	}
 	return source, faults
+}
+
+// How long a row waits for what it refers to.
+const (
+	defaultDeadline = 24 * time.Hour
+	minDeadline     = time.Second
+	maxDeadline     = 365 * 24 * time.Hour
+)
+
+// waiting reads how long the rows of a source wait for what they refer to; 0:
+// they do not.
+func (c *config) waiting(s *sourceText) (time.Duration, configError) {
+	switch {
+	case s.onMissing != "wait" && s.deadline != "":
+		return 0, configError{{s.deadlinePlace, "deadline: is how long rows wait, and these do not: say onMissingReference: wait, or leave it out"}}
+	case s.onMissing != "wait":
+		return 0, nil
+	case s.deadline == "":
+		s.deadline, s.deadlinePlace = showPeriod(defaultDeadline), s.place
+	}
+	deadline, err := parsePeriod(s.deadline)
+	switch {
+	case err != nil || deadline < minDeadline || deadline > maxDeadline:
+		return 0, configError{{s.deadlinePlace, fmt.Sprintf("deadline: %q is not a time from %s to %s: say 30m, 24h or 7d", s.deadline, showPeriod(minDeadline), showPeriod(maxDeadline))}}
+	case deadline >= c.Retention:
+		return 0, configError{{s.deadlinePlace, fmt.Sprintf("deadline: %s is not below retention (%s): a row would be past keeping when it becomes a dead letter",
+			s.deadline, showPeriod(c.Retention))}}
+	}
+	return deadline, nil
 }
 
 // checkRoutes refuses topics that would feed themselves.

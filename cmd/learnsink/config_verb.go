@@ -127,6 +127,10 @@ func (c *config) printSources() *yaml.Node {
 		add(item, "deadLetterTopic", scalar(source.DeadLetterTopic))
 		add(item, "order", scalar(map[bool]string{false: "log", true: "event-time"}[source.ByEventTime]))
 		add(item, "eventTime", scalar(map[bool]string{false: "timestamp", true: "header"}[source.EventTimeHeader]))
+		add(item, "onMissingReference", scalar(map[bool]string{false: "reject", true: "wait"}[source.Wait > 0]))
+		if source.Wait > 0 {
+			add(item, "deadline", scalar(showPeriod(source.Wait)))
+		}
 		list.Content = append(list.Content, item)
 	}
 	return list

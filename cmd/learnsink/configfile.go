@@ -289,12 +289,12 @@ func (c *config) readSource(d *document, item *yaml.Node) {
 	add(field("deadLetterTopic", &s.deadLetterTopic, topicName))
 	add(field("order", &s.order, oneOf("log", "event-time")))
 	add(field("eventTime", &s.eventTime, oneOf("timestamp", "header")))
-	add(field("onMissingReference", new(string), func(text string) error {
-		if text == "wait" {
-			return errors.New("wait is not there yet: say reject")
-		}
-		return oneOf("reject")(text)
-	}))
+	add(field("onMissingReference", &s.onMissing, oneOf("reject", "wait")))
+	add("deadline", func(n *yaml.Node) {
+		_, read := field("deadline", &s.deadline, noBlank)
+		s.deadlinePlace = fmt.Sprintf("%s:%d", d.path, n.Line)
+		read(n)
+	})
 	d.each(item, func(key, value *yaml.Node) {
 		if read, ok := fields[key.Value]; ok {
 			read(value)

@@ -356,6 +356,7 @@ func (d *deep) report() {
 		sum.silent += b.counts.silent
 		sum.skipped += b.counts.skipped
 		sum.erased += b.counts.erased
+		sum.waited += b.counts.waited
 	}
 	out := d.app.stdout
 	fmt.Fprintf(out, "topics: %d rows have their outcome; repeats: %d; faults: %d\n", sum.outcomes, sum.repeats, len(d.faults))
@@ -367,6 +368,7 @@ func (d *deep) report() {
 		{sum.silent, "rows were judged anew, and what became of them was not announced, as an operator asked (position set --silent)"},
 		{sum.skipped, "rows have no outcome: an operator has skipped them (position set)"},
 		{sum.erased, "rows have no outcome: they are of persons who were erased (dlq erase)"},
+		{sum.waited, "rows went into the waiting room: they have no outcome yet, or it is that of a row of the replay topic"},
 	} {
 		if line.n > 0 {
 			fmt.Fprintf(out, "topics: %d %s\n", line.n, line.what)

@@ -299,7 +299,7 @@ func (s *setter) say(format string, args ...any) { fmt.Fprintf(s.app.stdout, for
 // previewCut says whose rows outcome_daily will count twice.
 func (s *setter) previewCut(ctx context.Context, n *plan) error {
 	return s.db.Ledger(ctx, n.log(), n.to, n.to+1, func(l store.LedgerLine) error {
-		if l.From < n.to && l.Accepted+l.Rejected > 0 {
+		if l.From < n.to && l.Accepted+l.Rejected+l.Waiting > 0 {
 			s.say("  the batch of offsets %d to %d stays in the ledger: outcome_daily counts its rows from %d on twice", l.From, l.To-1, n.to)
 		}
 		return nil

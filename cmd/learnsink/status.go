@@ -75,6 +75,7 @@ type partitionStatus struct {
 	Next      *int64         `json:"next"`
 	Accepted  int64          `json:"accepted"`
 	Rejected  int64          `json:"rejected"`
+	Waiting   int64          `json:"waiting"` // rows that went into the waiting room
 	Skipped   int64          `json:"skipped"`
 	Committed *int64         `json:"committed"`
 	Stable    *int64         `json:"stable"`
@@ -125,7 +126,7 @@ func readStatus(ctx context.Context, c *config, client *consumer.Client, db *sto
 	all := map[handlers.TopicPartition]*partitionStatus{}
 	for _, p := range positions {
 		all[p.TopicPartition] = &partitionStatus{Topic: p.Topic, Partition: p.Partition, State: p.State, Reason: p.StateReason,
-			First: &p.FirstOffset, Next: &p.NextOffset, Accepted: p.Accepted, Rejected: p.Rejected, Skipped: p.Skipped, UpdatedAt: &p.UpdatedAt}
+			First: &p.FirstOffset, Next: &p.NextOffset, Accepted: p.Accepted, Rejected: p.Rejected, Waiting: p.Waiting, Skipped: p.Skipped, UpdatedAt: &p.UpdatedAt}
 	}
 	err = patiently(ctx, func(ctx context.Context) error { return addLog(ctx, c, client, all) })
 	for _, p := range all {
@@ -182,14 +183,14 @@ func (s *status) table(w io.Writer) error {
 		return strconv.FormatInt(*n, 10)
 	}
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "TOPIC\tPARTITION\tSTATE\tNEXT\tSTABLE END\tLAG\tACCEPTED\tREJECTED\tSKIPPED\tCOMMITTED")
+	fmt.Fprintln(out, "TOPIC\tPARTITION\tSTATE\tNEXT\tSTABLE END\tLAG\tACCEPTED\tREJECTED\tWAITING\tSKIPPED\tCOMMITTED")
 	for _, p := range s.Partitions {
 		state := string(cmp.Or(p.State, "unclaimed"))
 		if p.Reason != "" {
 			state += ": " + p.Reason
 		}
-		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", p.Topic, p.Partition, state,
-			number(p.Next), number(p.Stable), number(p.Lag), p.Accepted, p.Rejected, p.Skipped, number(p.Committed))
+		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", p.Topic, p.Partition, state,
+			number(p.Next), number(p.Stable), number(p.Lag), p.Accepted, p.Rejected, p.Waiting, p.Skipped, number(p.Committed))
 	}
 	var entries int64
 	for _, o := range s.Outbox {

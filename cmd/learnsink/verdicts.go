@@ -118,7 +118,7 @@ func (v *verdicts) compare(d *handlers.Decision, codes []string) {
 	case slices.Equal(codes, []string{string(handlers.DatabaseRefused)}) && d.Verdict == handlers.Accepted:
 		return // the database alone can tell, and will
 	}
-	was, now := verdictText(codes, len(d.Record.Value) == 0 && d.Verdict == handlers.Ignored), verdictText(codesOf(d), d.Verdict == handlers.Ignored)
+	was, now := v.text(codes, len(d.Record.Value) == 0 && d.Verdict == handlers.Ignored), v.text(codesOf(d), d.Verdict == handlers.Ignored)
 	if was == now {
 		return
 	}
@@ -137,8 +137,12 @@ func codesOf(d *handlers.Decision) (codes []string) {
 	return codes
 }
 
-func verdictText(codes []string, ignored bool) string {
+// text says what became of a row with these codes.
+func (v *verdicts) text(codes []string, ignored bool) string {
+	lacking := !slices.ContainsFunc(codes, func(c string) bool { return !handlers.Code(c).Lacking() })
 	switch {
+	case len(codes) > 0 && lacking && v.source.Wait > 0:
+		return "waiting (" + strings.Join(codes, ", ") + ")"
 	case len(codes) > 0:
 		return "rejected (" + strings.Join(codes, ", ") + ")"
 	case ignored:

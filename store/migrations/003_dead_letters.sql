@@ -31,8 +31,11 @@ COMMENT ON COLUMN learnsink.rejection.history IS 'What was said of the row by th
 COMMENT ON COLUMN learnsink.rejection.judged_by IS 'The id of the attempt that codes and errors are of; NULL: of the first, its own.';
 COMMENT ON COLUMN learnsink.rejection.settled_at IS 'When it was resolved or superseded.';
 COMMENT ON COLUMN learnsink.rejection.settled_by IS 'The id of the outcome that did so.';
-COMMENT ON COLUMN learnsink.rejection.waits_for IS 'waiting: what is missing, such as {session guid s-12}.';
-COMMENT ON COLUMN learnsink.rejection.deadline IS 'waiting: when it becomes an ordinary dead letter.';
+-- One row tells of all that wait for the same: they are found by it, each in its order; and by when they are to go.
+CREATE INDEX rejection_waits_for ON learnsink.rejection (waits_for, source_topic, source_partition, incarnation, source_offset) WHERE state = 'waiting';
+CREATE INDEX rejection_deadline ON learnsink.rejection (deadline) WHERE state = 'waiting';
+COMMENT ON COLUMN learnsink.rejection.waits_for IS 'waiting: what is missing, such as {session guid s-12}. It stays once the row has been released. Personal data, where it names a learner.';
+COMMENT ON COLUMN learnsink.rejection.deadline IS 'waiting: when it becomes an ordinary dead letter. By the clock: so long after it came in. It stays once the row has been released, and tells that it has waited.';
 
 -- ---------------------------------------------------------------- jobs
 

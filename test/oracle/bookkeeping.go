@@ -32,8 +32,8 @@ func (e *expected) counts() map[string]counts {
 // positions holds position and outbox against what the sources hold.
 func (h *House) positions(ctx context.Context, e *expected, f *Findings) error {
 	want, got := e.counts(), map[string]counts{}
-	err := Query(ctx, h.DB, `SELECT topic || '-' || partition, accepted, rejected, first_offset + accepted + rejected + skipped FROM learnsink.position
-		WHERE first_offset + accepted + rejected + skipped = next_offset AND state = 'running'`, func(rows pgx.Rows) error {
+	err := Query(ctx, h.DB, `SELECT topic || '-' || partition, accepted, rejected, first_offset + accepted + rejected + waiting + skipped FROM learnsink.position
+		WHERE first_offset + accepted + rejected + waiting + skipped = next_offset AND state = 'running'`, func(rows pgx.Rows) error {
 		var at string
 		var c counts
 		err := rows.Scan(&at, &c.Accepted, &c.Rejected, &c.Sum)
