@@ -71,8 +71,8 @@ func (s *Store) LettersHeld(ctx context.Context, ids []string) (_ []HeldLetter, 
 	rows, err := s.pool.Query(ctx, `SELECT `+letterColumns+`, r.of FROM (
 		SELECT r.*, r.id AS of FROM learnsink.rejection r WHERE r.id = ANY ($1::text[])
 		UNION ALL
-		SELECT DISTINCT ON (r.replay_of) r.*, r.replay_of FROM learnsink.rejection r WHERE r.replay_of = ANY ($1::text[])
-		  AND NOT EXISTS (SELECT FROM learnsink.rejection o WHERE o.id = r.replay_of) ORDER BY r.replay_of, r.attempt DESC) r
+		(SELECT DISTINCT ON (r.replay_of) r.*, r.replay_of FROM learnsink.rejection r WHERE r.replay_of = ANY ($1::text[])
+		  AND NOT EXISTS (SELECT FROM learnsink.rejection o WHERE o.id = r.replay_of) ORDER BY r.replay_of, r.attempt DESC)) r
 		ORDER BY r.source_topic, r.source_partition, r.incarnation, r.source_offset`, ids)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,8 @@ func putBack(ctx context.Context, tx pgx.Tx, letters []LostLetter) error {
 	batch := &pgx.Batch{}
 	for len(letters) > 0 {
 		from, of := letters[0].Record, 0
-		w := &writes{batch: &handlers.Batch{Source: &handlers.Source{Topic: from.Topic, Rules: letters[0].Source.Rules}, Partition: from.Partition}}
+		w := &writes{batch: &handlers.Batch{Source: &handlers.Source{Topic: from.Topic, Rules: letters[0].Source.Rules}, Partition: from.Partition},
+			rejections: rejectionRows{faults: newFaultRows()}}
 		for of < len(letters) && letters[of].Record.Topic == from.Topic && letters[of].Record.Partition == from.Partition {
 			l := &letters[of]
 			w.rejections.add(&handlers.Decision{Record: &l.Record, Rules: l.Source.Rules, EventTime: l.EventAt, Verdict: handlers.Rejected, Errors: l.Errors}, false)
@@ -161,4 +162,48 @@ func putBack(ctx context.Context, tx pgx.Tx, letters []LostLetter) error {
 	batch.Queue(`UPDATE learnsink.rejection r SET attempt = u.attempt, rules = u.rules
 		FROM unnest($1::text[], $2::integer[], $3::text[]) AS u(id, attempt, rules) WHERE r.id = u.id`, ids, attempts, rules)
 	return tx.SendBatch(ctx, batch).Close()
+}
+
+// SelectRejections returns the ids of all that a filter means, in the order in
+// which a job sends them.
+func (s *Store) SelectRejections(ctx context.Context, f RejectionFilter) (ids []string, err error) {
+	defer wrap(&err, "select the rejections")
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	err = s.reading(ctx, func(tx pgx.Tx) error {
+		faults, err := f.faultIDs(ctx, tx, false)
+		if err != nil || faults != nil && len(faults) == 0 {
+			return err
+		}
+		query, args := f.selectQuery(faults)
+		rows, err := tx.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return ids, err
+}
+
+func (f *RejectionFilter) selectQuery(faults []int64) (string, []any) {
+	var a sqlArgs
+	where := append(append([]string{"true"}, f.onRejection(&a)...), f.shared(&a)...)
+	if len(f.States) > 0 {
+		var states []string
+		for _, s := range f.States {
+			states = append(states, string(s))
+		}
+		where = append(where, "r.state = ANY ("+a.add(states)+"::text[])")
+	}
+	if faults != nil || f.Value != "" { // one and the same error
+		on := append([]string{"true"}, f.onFault(&a)...)
+		if faults != nil {
+			on = append(on, "f.fault = ANY ("+a.add(faults)+"::bigint[])")
+		}
+		where = append(where, "r.seq IN (SELECT f.seq FROM learnsink.rejection_fault f WHERE "+strings.Join(on, " AND ")+")")
+	}
+	return "SELECT r.id FROM learnsink.rejection r WHERE " + strings.Join(where, " AND ") +
+		" ORDER BY r.source_topic, r.source_partition, r.incarnation, r.source_offset", a
 }
