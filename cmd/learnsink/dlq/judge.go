@@ -148,6 +148,17 @@ func (j *Judge) Page(ctx context.Context, letters []store.Letter) ([]Verdict, er
 	return verdicts, j.run(ctx, cases)
 }
 
+// One judges one dead letter, whatever its state is: what a replay of it would
+// do now.
+func One(ctx context.Context, sources []*handlers.Source, replayTopic string, catalogue Catalogue, tables Tables, r *store.Rejection) (*Verdict, error) {
+	letter := store.Letter{ID: r.ID, State: string(r.State), Record: r.Record(), EventAt: r.EventAt, Attempt: r.Attempt}
+	verdicts, err := NewJudge(sources, replayTopic, catalogue, tables, letter.State).Page(ctx, []store.Letter{letter})
+	if err != nil {
+		return nil, err
+	}
+	return &verdicts[0], nil
+}
+
 // row is a dead letter that is judged, as it would stand on the replay topic.
 type row struct {
 	source  *handlers.Source
@@ -298,10 +309,11 @@ func compare(was, row *content, deletes bool) (Effect, []Difference) {
 // over exactly that.
 func (v *Verdict) Seen() string { return v.Stored.Seen() }
 
-// Groups returns what groups the verdict's messages with those of others, each once.
-func (v *Verdict) Groups() (groups []Group) {
+// Groups returns what is wrong with the row, each thing once, as other rows
+// have it too.
+func (v *Verdict) Groups() (groups []store.Fault) {
 	for i := range v.Errors {
-		if g := groupOf(v.Action, &v.Errors[i]); !slices.Contains(groups, g) {
+		if g := store.FaultOf(v.Action, &v.Errors[i]); !slices.Contains(groups, g) {
 			groups = append(groups, g)
 		}
 	}

@@ -384,7 +384,7 @@ func TestJudgeSays(t *testing.T) {
 	if diff := cmp.Diff([]dlq.Outcome{dlq.Unconfigured, dlq.Ignored, dlq.NotOpen, dlq.Rejected, dlq.NotOpen}, got); diff != "" {
 		t.Error(diff)
 	}
-	want := []dlq.GroupCount{{Group: dlq.Group{Action: handlers.Intervention, Code: handlers.RecordEmpty, Message: "Record has no value."}, Rows: 1}}
+	want := []dlq.GroupCount{{Group: store.Fault{Action: handlers.Intervention, Code: handlers.RecordEmpty, Message: "Record has no value."}, Rows: 1}}
 	if diff := cmp.Diff(want, tally.Groups()); diff != "" {
 		t.Error(diff)
 	}

@@ -34,7 +34,7 @@ const (
 type Patch []Op
 
 // ErrNoObject: what is no JSON object has no columns to patch.
-var ErrNoObject = errors.New("the row is no JSON object, so there are no columns to patch: --value FILE replaces it whole")
+var ErrNoObject = errors.New("the row is no JSON object, so there are no columns to patch: --row FILE replaces it whole")
 
 // errOp is an op that cannot be read.
 func errOp(kind OpKind, text, form string) error {

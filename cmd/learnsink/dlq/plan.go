@@ -38,6 +38,14 @@ func (e *Edit) Record() json.RawMessage {
 	return text
 }
 
+// Columns names what the edit touches, without a value: for lines of audit.
+func (e *Edit) Columns() []string {
+	if e.Value != nil {
+		return []string{string(Whole)}
+	}
+	return e.Patch.Columns()
+}
+
 // Apply edits a row, and says whether that changed it.
 func (e *Edit) Apply(row []byte) (edited []byte, changed bool, err error) {
 	if e.Value != nil {

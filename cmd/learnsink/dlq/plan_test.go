@@ -166,8 +166,8 @@ func TestWhatIf(t *testing.T) {
 	if got.Rows != 6 || got.Passes != 1 || got.StillFails != 2 || got.PassesToday != 1 || got.NewlyFails != 1 || got.NotJudged != 1 {
 		t.Errorf("%+v", got)
 	}
-	group := func(code handlers.Code, field, message string) dlq.Group {
-		return dlq.Group{Action: handlers.Tracking, Code: code, Field: field, Message: message}
+	group := func(code handlers.Code, field, message string) store.Fault {
+		return store.Fault{Action: handlers.Tracking, Code: code, Field: field, Message: message}
 	}
 	unregistered := group(handlers.NoRegistration, "", "No registration found for given parameters.")
 	empty := group(handlers.FieldEmpty, "score", "Field [score] is empty.")

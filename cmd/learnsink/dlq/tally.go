@@ -2,34 +2,29 @@ package dlq
 
 import (
 	"cmp"
-	"maps"
+	"encoding/json"
 	"slices"
-	"strings"
 
 	"learnsink/handlers"
+	"learnsink/store"
 )
 
-// Group is what is wrong with rows, without what stands in them.
-type Group struct {
-	Action  handlers.Action `json:"action"`
-	Code    handlers.Code   `json:"code"`
-	Field   string          `json:"field,omitempty"`
-	Message string          `json:"message"` // its value taken out: […]
-}
-
-// groupOf returns the group of an error.
-func groupOf(action handlers.Action, e *handlers.Error) Group {
-	message := e.Message
-	if e.Value != "" {
-		message = strings.Replace(message, "["+e.Value+"]", "[…]", 1)
-	}
-	return Group{action, e.Code, e.Field, message}
-}
-
-// GroupCount is how many rows are of a group. A row with several messages is of several groups.
+// GroupCount is how many rows have a fault. A row with several has a part in several.
 type GroupCount struct {
-	Group
-	Rows int64 `json:"rows"`
+	Group store.Fault
+	Rows  int64
+}
+
+// MarshalJSON is json.Marshaler's.
+func (g GroupCount) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Group   string          `json:"group"`
+		Action  handlers.Action `json:"action"`
+		Code    handlers.Code   `json:"code"`
+		Field   string          `json:"field,omitempty"`
+		Message string          `json:"message"`
+		Rows    int64           `json:"rows"`
+	}{g.Group.Key(), g.Group.Action, g.Group.Code, g.Group.Field, g.Group.Message, g.Rows})
 }
 
 // Tally is what would become of a selection.
@@ -41,13 +36,13 @@ type Tally struct {
 	Unconfigured map[string]int64 `json:"unconfigured,omitempty"`
 	NotOpen      map[string]int64 `json:"notOpen,omitempty"`
 
-	groups map[Group]int64
+	groups map[store.Fault]int64
 }
 
 // NewTally returns an empty tally.
 func NewTally() *Tally {
 	return &Tally{Outcomes: map[Outcome]int64{}, Effects: map[Effect]int64{},
-		Unconfigured: map[string]int64{}, NotOpen: map[string]int64{}, groups: map[Group]int64{}}
+		Unconfigured: map[string]int64{}, NotOpen: map[string]int64{}, groups: map[store.Fault]int64{}}
 }
 
 // Add counts a verdict.
@@ -71,17 +66,14 @@ func (t *Tally) Add(v *Verdict) {
 // Groups returns what the rejected rows still fail with, the commonest first.
 func (t *Tally) Groups() []GroupCount { return ranked(t.groups) }
 
-func ranked(groups map[Group]int64) []GroupCount {
+func ranked(groups map[store.Fault]int64) []GroupCount {
 	counts := []GroupCount{}
 	for g, n := range groups {
 		counts = append(counts, GroupCount{g, n})
 	}
 	slices.SortFunc(counts, func(a, b GroupCount) int {
-		return cmp.Or(cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Code, b.Code),
-			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Group.Action, b.Group.Action), cmp.Compare(a.Group.Code, b.Group.Code),
+			cmp.Compare(a.Group.Field, b.Group.Field), cmp.Compare(a.Group.Message, b.Group.Message))
 	})
 	return counts
 }
-
-// inOrder returns the keys of counts in their order.
-func inOrder[K cmp.Ordered](counts map[K]int64) []K { return slices.Sorted(maps.Keys(counts)) }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"learnsink/handlers"
+	"learnsink/store"
 )
 
 // WhatIf is what changed settings would make of dead letters, beside what
@@ -18,15 +19,13 @@ type WhatIf struct {
 	// settings are not for, or in another state.
 	NotJudged int64
 
-	still, newly map[Group]int64
-	// New are the groups of those that fail today and would fail, that none of
-	// those fails with today.
-	today map[Group]int64
+	still, newly map[store.Fault]int64
+	today        map[store.Fault]int64 // of those that would still fail
 }
 
 // NewWhatIf judges pages of dead letters by today's settings, and by those of then.
 func NewWhatIf(ctx context.Context, today, then *Judge, pages Pages) (*WhatIf, error) {
-	w := &WhatIf{still: map[Group]int64{}, newly: map[Group]int64{}, today: map[Group]int64{}}
+	w := &WhatIf{still: map[store.Fault]int64{}, newly: map[store.Fault]int64{}, today: map[store.Fault]int64{}}
 	for letters, err := range pages {
 		if err != nil {
 			return nil, err
@@ -48,7 +47,7 @@ func NewWhatIf(ctx context.Context, today, then *Judge, pages Pages) (*WhatIf, e
 
 func (w *WhatIf) add(now, would *Verdict) {
 	w.Rows++
-	count := func(groups map[Group]int64, v *Verdict) {
+	count := func(groups map[store.Fault]int64, v *Verdict) {
 		for _, g := range v.Groups() {
 			groups[g]++
 		}
@@ -81,7 +80,7 @@ func (w *WhatIf) Newly() []GroupCount { return ranked(w.newly) }
 
 // IsNew reports whether no row that fails today does so with that: the changed
 // settings find something else wrong.
-func (w *WhatIf) IsNew(g Group) bool { return w.today[g] == 0 }
+func (w *WhatIf) IsNew(g store.Fault) bool { return w.today[g] == 0 }
 
 // With returns the sources with other rules for an action, and without those
 // of actions that rules has none for.
