@@ -21,8 +21,6 @@ const (
 	Superseded Outcome = "superseded"
 	// Ignored: the settings of now pass over it (tombstones: ignore).
 	Ignored Outcome = "ignored"
-	// Waits: it would go into the waiting room.
-	Waits Outcome = "waits"
 	// Gone: it is of a person who was erased.
 	Gone Outcome = "gone"
 	// Unconfigured: its source topic is no source of the configuration, so
@@ -34,7 +32,7 @@ const (
 
 // Outcomes returns every outcome, in the order in which they are shown.
 func Outcomes() []Outcome {
-	return []Outcome{Accepted, Rejected, Superseded, Ignored, Waits, Gone, Unconfigured, NotOpen}
+	return []Outcome{Accepted, Rejected, Superseded, Ignored, Gone, Unconfigured, NotOpen}
 }
 
 // Effect is what an accepted row would do to what is stored.

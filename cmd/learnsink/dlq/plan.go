@@ -178,7 +178,7 @@ func (s *Sending) takes(v *Verdict) bool {
 		return true
 	case Superseded:
 		return s.All || s.Overwrite
-	case Rejected, Waits:
+	case Rejected:
 		return s.All
 	}
 	return false // what cannot be judged cannot be sent
