@@ -18,6 +18,7 @@ import (
 func (a *app) checkCommand() *cobra.Command {
 	var file rowFile
 	var action, catalog, rules, at, form string
+	var quiet, summaryOnly bool
 	cmd := &cobra.Command{
 		Use:   "check --action ACTION [flags] [FILE]",
 		Short: "judge rows and write nothing",
@@ -26,6 +27,9 @@ none, or -) and prints a JSON line for each:
 
   {"line":1,"verdict":"accepted","operation":"upsert","row":{…}}
   {"line":2,"verdict":"rejected","errors":[{"code":…,"field":…,"value":…,"message":…}]}
+
+At the end standard error has a sum by message, the values taken out: how many rows, and
+the first of their lines.
 
 Every row is judged by itself, as if nothing were stored. What rows refer to is looked up
 in --catalog, else in the database. It exits with 3 if a row is rejected.
@@ -41,6 +45,9 @@ a semicolon unless it says otherwise, as with the vendor.`,
 			}
 			if form != "json" && form != "vendor" {
 				return badCall("--format-errors %q is not json or vendor", form)
+			}
+			if quiet && summaryOnly {
+				return badCall("--quiet leaves the sum out, and --summary-only prints nothing else: say one of them")
 			}
 			action, err := parseAction(action)
 			if err != nil {
@@ -63,16 +70,22 @@ a semicolon unless it says otherwise, as with the vendor.`,
 				return err
 			}
 			defer done()
-			c := checker{rules: judge, facts: facts, now: now, rows: in.Reader, vendor: form == "vendor"}
-			rejected, err := c.run(cmd.Context(), a.stdout)
+			c := checker{rules: judge, facts: facts, now: now, rows: in.Reader, vendor: form == "vendor", silent: summaryOnly}
+			sum, err := c.run(cmd.Context(), a.stdout)
 			if err != nil {
 				return err
 			}
 			a.warnOfHeader(in.Reader)
-			if rejected > 0 {
+			switch {
+			case summaryOnly:
+				err = sum.print(a.stdout)
+			case !quiet:
+				err = sum.print(a.stderr)
+			}
+			if err == nil && sum.rejected > 0 {
 				return errFault
 			}
-			return nil
+			return err
 		},
 	}
 	flags := cmd.Flags()
@@ -81,6 +94,8 @@ a semicolon unless it says otherwise, as with the vendor.`,
 	flags.StringVar(&rules, "rules", "", "file of settings, YAML or the vendor's XML (default: those of the configuration's source of this action)")
 	flags.StringVar(&at, "event-time", "", "the rows' own time, RFC 3339: it fixes what today is (default: now)")
 	flags.StringVar(&form, "format-errors", "json", "json, or vendor: Line number:4,ERROR,<row>,<message>, a line a message")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "no sum of the messages at the end, on standard error")
+	flags.BoolVar(&summaryOnly, "summary-only", false, "only that sum, on standard output")
 	file.flags(cmd)
 	return cmd
 }

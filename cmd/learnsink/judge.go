@@ -23,6 +23,7 @@ type checker struct {
 	now    time.Time
 	rows   *rows.Reader
 	vendor bool
+	silent bool      // no verdicts, only the sum
 	used   sync.Pool // chunks that have been printed
 }
 
@@ -33,7 +34,7 @@ type chunk struct {
 	text  []byte // the rows' texts, one after the other
 
 	verdicts []byte // what is printed of them
-	rejected int
+	sum      *summary
 	done     chan struct{} // takes one value once the verdicts are there
 
 	// What judging takes, kept with the chunk for the next rows.
@@ -48,8 +49,9 @@ const (
 )
 
 // run judges every row and prints the verdicts in the rows' order; it returns
-// how many were rejected. One goroutine reads, some judge, one prints.
-func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err error) {
+// what they come to. One goroutine reads, some judge, one prints.
+func (c *checker) run(ctx context.Context, out io.Writer) (sum *summary, err error) {
+	sum = newSummary()
 	g, ctx := errgroup.WithContext(ctx)
 	workers := runtime.GOMAXPROCS(0)
 	toJudge, toPrint := make(chan *chunk), make(chan *chunk, 2*workers)
@@ -94,7 +96,7 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			rejected += next.rejected
+			sum.merge(next.sum)
 			if _, err := w.Write(next.verdicts); err != nil {
 				return err
 			}
@@ -108,7 +110,7 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 		return w.Flush()
 	})
 	err = g.Wait()
-	return rejected, err
+	return sum, err
 }
 
 // read gathers the next chunk; nil where there are no more rows. An error
@@ -116,9 +118,10 @@ func (c *checker) run(ctx context.Context, out io.Writer) (rejected int, err err
 func (c *checker) read() (*chunk, error) {
 	next, ok := c.used.Get().(*chunk)
 	if !ok {
-		next = &chunk{done: make(chan struct{}, 1)}
+		next = &chunk{done: make(chan struct{}, 1), sum: newSummary()}
 	}
-	next.lines, next.ends, next.text, next.verdicts, next.rejected = next.lines[:0], next.ends[:0], next.text[:0], next.verdicts[:0], 0
+	next.lines, next.ends, next.text, next.verdicts = next.lines[:0], next.ends[:0], next.text[:0], next.verdicts[:0]
+	next.sum.reset()
 	var err error
 	for len(next.lines) < chunkRows && len(next.text) < chunkBytes {
 		var row rows.Record
@@ -150,12 +153,12 @@ func (c *checker) judge(ctx context.Context, k *chunk) error {
 		return err
 	}
 	for i, decision := range c.rules.DecideAll(k.decoded, facts) {
-		if decision.Verdict == handlers.Rejected {
-			k.rejected++
-		}
-		if c.vendor {
+		k.sum.add(k.lines[i], decision.Errors)
+		switch {
+		case c.silent:
+		case c.vendor:
 			k.verdicts = appendVendor(k.verdicts, k.lines[i], k.row(i), &decision)
-		} else {
+		default:
 			k.verdicts = appendVerdict(k.verdicts, k.lines[i], &decision)
 		}
 	}

@@ -44,7 +44,7 @@ func TestVerdictsKeepTheRowsOrder(t *testing.T) {
 		fmt.Fprintf(&in, `{"candidateLogin":"learner-%d","lovCode":"FIRE-1","sessionGuid":"se-1"}`+"\n", i%150)
 	}
 	var out bytes.Buffer
-	rejected, err := newChecker(t, strings.NewReader(in.String()), rows.Format{}).run(t.Context(), &out)
+	sum, err := newChecker(t, strings.NewReader(in.String()), rows.Format{}).run(t.Context(), &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +63,8 @@ func TestVerdictsKeepTheRowsOrder(t *testing.T) {
 			t.Fatalf("line %d: %s", i+1, line)
 		}
 	}
-	if rejected != bad {
-		t.Errorf("%d rejected, want %d", rejected, bad)
+	if sum.rejected != int64(bad) {
+		t.Errorf("%d rejected, want %d", sum.rejected, bad)
 	}
 }
 

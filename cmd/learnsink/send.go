@@ -26,7 +26,7 @@ func (a *app) sendCommand() *cobra.Command {
 	var file rowFile
 	var s sender
 	var action, topic string
-	var wait bool
+	var wait, quiet bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "send --action ACTION [flags] [FILE]",
@@ -40,7 +40,7 @@ rows of one learner or intervention keep their order.
 which of its columns is which; the settings that rows are judged by are the source's.
 
 --wait follows the outputs until each row has its outcome, then prints the rejections as
-check does and exits with 3 if there are any.`,
+check does, and a sum by message on standard error, and exits with 3 if there are any.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			action, err := parseAction(action)
@@ -89,7 +89,7 @@ check does and exits with 3 if there are any.`,
 				a.warn("sent %d rows to %s", s.sent, s.source.Topic)
 				return err
 			}
-			return a.sendAndWait(cmd.Context(), &s, bar, timeout)
+			return a.sendAndWait(cmd.Context(), &s, bar, timeout, quiet)
 		},
 	}
 	flags := cmd.Flags()
@@ -98,6 +98,7 @@ check does and exits with 3 if there are any.`,
 	flags.StringVar(&s.key, "key", "", "the column whose text is the key")
 	flags.StringVar(&s.eventTime, "event-time", "", "the column whose text (RFC 3339) becomes the header "+handlers.EventTimeHeader)
 	flags.BoolVar(&wait, "wait", false, "follow the outputs until each row has its outcome, and print the rejections")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "with --wait: no sum of the messages at the end, on standard error")
 	flags.DurationVar(&timeout, "timeout", time.Minute, "with --wait: give up after so long without another outcome")
 	file.flags(cmd)
 	return cmd
@@ -303,7 +304,7 @@ func textOf(raw json.RawMessage) string {
 }
 
 // sendAndWait sends the rows and follows the outputs until each has its outcome.
-func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.ProgressBar, timeout time.Duration) error {
+func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.ProgressBar, timeout time.Duration, quiet bool) error {
 	following, stop := context.WithCancel(ctx)
 	defer stop()
 	w := &waiter{topic: s.source.Topic, lines: map[place]int{}, early: map[place]verdict{}, news: make(chan struct{}, 1)}
@@ -319,12 +320,21 @@ func (a *app) sendAndWait(ctx context.Context, s *sender, bar *progressbar.Progr
 	a.warnOfHeader(s.rows)
 	err = w.wait(ctx, timeout, failed)
 	rejected := w.rejected()
+	sum := newSummary()
+	sum.rows = int64(w.accepted)
 	for _, r := range rejected {
+		var errs []handlers.Error
+		if json.Unmarshal([]byte(r.errors), &errs) == nil {
+			sum.add(r.line, errs)
+		}
 		if _, err := fmt.Fprintf(a.stdout, "{\"line\":%d,\"verdict\":\"rejected\",\"errors\":%s}\n", r.line, r.errors); err != nil {
 			return err
 		}
 	}
 	a.warn("sent %d rows to %s: %d accepted, %d rejected", s.sent, s.source.Topic, w.accepted, len(rejected))
+	if len(rejected) > 0 && !quiet {
+		err = errors.Join(err, sum.print(a.stderr))
+	}
 	switch {
 	case err != nil:
 		return err
