@@ -45,6 +45,14 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	return f, nil
 }
 
+// FactsNow answers like Facts, by the catalogue that the database holds at this
+// moment: nothing that is remembered is used, and nothing is remembered. It is
+// for who applies nothing, and so would not be told of another catalogue.
+func (s *Store) FactsNow(ctx context.Context, refs *handlers.References) (facts *handlers.Facts, err error) {
+	defer wrap(&err, "read the catalogue")
+	return s.ask(ctx, refs)
+}
+
 // ask answers references from the database in two round trips: a set-based
 // query a kind, the registrations last, since they rest on which learners are
 // meant.

@@ -263,6 +263,33 @@ func TestLoadCatalogue(t *testing.T) {
 	})
 }
 
+// Who applies nothing is not told of a load, and asks by FactsNow: Facts still
+// answers by what it remembers, which apply would refuse.
+func TestFactsNow(t *testing.T) {
+	w := newWorld(t)
+	ref := handlers.LearnerRef{Login: "l1"}
+	registrations := func(ask func(context.Context, *handlers.References) (*handlers.Facts, error)) int {
+		t.Helper()
+		f, err := ask(t.Context(), &handlers.References{Learners: map[handlers.LearnerRef]struct{}{ref: {}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(f.Registrations[f.Learners[ref]])
+	}
+	if remembered, now := registrations(w.Facts), registrations(w.FactsNow); remembered != 2 || now != 2 {
+		t.Fatalf("%d and %d registrations, 2 there are", remembered, now)
+	}
+	w.exec(`DELETE FROM learnsink.registration WHERE session_id = 101`)
+	w.exec(`UPDATE learnsink.catalogue_version SET version = 2, loaded_at = now()`)
+	if remembered, now := registrations(w.Facts), registrations(w.FactsNow); remembered != 2 || now != 1 {
+		t.Errorf("%d registrations are remembered, 2 were; %d there are now, not 1", remembered, now)
+	}
+	w.exec(`UPDATE learnsink.catalogue_version SET loaded_at = NULL`)
+	if _, err := w.FactsNow(t.Context(), handlers.NewReferences()); !errors.Is(err, handlers.ErrNoCatalogue) {
+		t.Errorf("without a catalogue: %v", err)
+	}
+}
+
 // TestFactsConform holds the database's answers against those of the catalogue
 // in memory, on random catalogues that share everything that may be shared.
 func TestFactsConform(t *testing.T) {
