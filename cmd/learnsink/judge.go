@@ -23,8 +23,11 @@ type checker struct {
 	now    time.Time
 	rows   *rows.Reader
 	vendor bool
-	silent bool      // no verdicts, only the sum
-	used   sync.Pool // chunks that have been printed
+	silent bool // no verdicts, only the sum
+	// gate, if there is one, holds a value while rows are judged: of all who
+	// share it one judges at a time.
+	gate chan struct{}
+	used sync.Pool // chunks that have been printed
 }
 
 // chunk is a stretch of rows that are judged together.
@@ -54,6 +57,9 @@ func (c *checker) run(ctx context.Context, out io.Writer) (sum *summary, err err
 	sum = newSummary()
 	g, ctx := errgroup.WithContext(ctx)
 	workers := runtime.GOMAXPROCS(0)
+	if c.gate != nil {
+		workers = 1
+	}
 	toJudge, toPrint := make(chan *chunk), make(chan *chunk, 2*workers)
 	g.Go(func() error {
 		defer close(toJudge)
@@ -140,6 +146,14 @@ func (c *checker) read() (*chunk, error) {
 
 // judge decides the rows of a chunk, by one question to the catalogue.
 func (c *checker) judge(ctx context.Context, k *chunk) error {
+	if c.gate != nil {
+		select {
+		case c.gate <- struct{}{}:
+			defer func() { <-c.gate }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	k.records = slices.Grow(k.records[:0], len(k.lines))[:len(k.lines)]
 	k.decoded = slices.Grow(k.decoded[:0], len(k.lines))[:len(k.lines)]
 	decoder, refs := c.rules.Decoder(), handlers.NewReferences()
@@ -152,6 +166,9 @@ func (c *checker) judge(ctx context.Context, k *chunk) error {
 	if err != nil {
 		return err
 	}
+	// Rows of an erased person are refused for what is wrong with them, as
+	// those of anybody who is not in the catalogue: who was erased is not told.
+	facts.Erased = nil
 	for i, decision := range c.rules.DecideAll(k.decoded, facts) {
 		k.sum.add(k.lines[i], decision.Errors)
 		switch {

@@ -28,8 +28,8 @@ func (a *app) serveCommand() *cobra.Command {
 until it is told to stop (SIGTERM, SIGINT): then it finishes what is in flight, in 10 s
 at most.
 
---http serves /metrics, /healthz, /readyz and a page for people; --metrics the first three
-alone, on any address. A broker, a database, a source topic or a catalogue that is not
+--http serves /metrics, /healthz, /readyz, POST /check and a page for people; --metrics the
+first three alone, on any address. A broker, a database, a source topic or a catalogue that is not
 there is waited for; a schema that does not fit ends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -111,7 +111,16 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 	}
 	registry.MustRegister(newStoreCollector(db))
 
-	web := &web{config: c, db: db, worker: worker, registry: registry, log: log}
+	// Rows that are only judged have two connections of their own: they never
+	// wait for the consumer's, nor it for them.
+	checking, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, ApplicationName: "learnsink check", MaxConns: 2})
+	if err != nil {
+		return callError{err}
+	}
+	defer checking.Close()
+
+	web := &web{config: c, db: db, worker: worker, registry: registry, log: log,
+		check: newWebCheck(c, checking.FactsNow, log, newWebCheckMetrics(registry), defaultWebCheckBounds())}
 	listening, err := web.listen(ctx)
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func TestServeOverHTTP(t *testing.T) {
 
 	awaitReady(t, "http://"+people)
 	must("healthcheck", "--http", people)
-	for path, want := range map[string]string{"/healthz": "alive", "/": "learning.tracking", "/readyz": `"ready":true`} {
+	for path, want := range map[string]string{"/healthz": "alive", "/": "http://" + people + "/check?action=tracking", "/readyz": `"ready":true`} {
 		if status, body := get(t, "http://"+people+path); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
@@ -71,8 +71,19 @@ func TestServeOverHTTP(t *testing.T) {
 		t.Errorf("the page for people is served to machines: %d", status)
 	}
 
+	for address, want := range map[string]int{people: http.StatusServiceUnavailable, machines: http.StatusNotFound} { // there is no catalogue
+		response, err := http.Post("http://"+address+"/check?action=tracking", "application/x-ndjson", strings.NewReader("{}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("POST /check on %s: %d, want %d", address, response.StatusCode, want)
+		}
+	}
+
 	_, metrics := get(t, "http://"+machines+"/metrics")
-	for _, want := range []string{"learnsink_database_up 1", "learnsink_group_member 1", "learnsink_outbox_entries 0", "learnsink_catalogue_version 0", "go_goroutines"} {
+	for _, want := range []string{"learnsink_database_up 1", "learnsink_group_member 1", "learnsink_outbox_entries 0", "learnsink_catalogue_version 0", `learnsink_check_requests_total{status="503"} 1`, "go_goroutines"} {
 		if !strings.Contains(metrics, "\n"+want) {
 			t.Errorf("%s is not among the metrics", want)
 		}

@@ -30,6 +30,7 @@ type web struct {
 	worker   *consumer.Consumer
 	registry *prometheus.Registry
 	log      zerolog.Logger
+	check    http.Handler // POST /check
 }
 
 // listener is an open address and what it serves.
@@ -41,12 +42,11 @@ type listener struct {
 // listen opens the addresses that are asked for: the one for people and the
 // one for machines alone.
 func (w *web) listen(ctx context.Context) (open []listener, err error) {
-	page := template.Must(template.New("index").Parse(indexPage))
 	machines := http.NewServeMux()
 	w.machines(machines)
 	people := http.NewServeMux()
 	w.machines(people)
-	people.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, page) })
+	w.people(people)
 	for _, l := range []struct {
 		address string
 		handler http.Handler
@@ -90,6 +90,14 @@ func (w *web) serve(ctx context.Context, open []listener) error {
 		})
 	}
 	return g.Wait()
+}
+
+// people adds what people and senders ask for.
+func (w *web) people(mux *http.ServeMux) {
+	page := template.Must(template.New("index").Parse(indexPage))
+	mux.HandleFunc("GET /{$}", func(rw http.ResponseWriter, r *http.Request) { w.index(rw, r, page) })
+	// The page of another site does not ask in the name of whoever looks at it.
+	mux.Handle("POST /check", http.NewCrossOriginProtection().Handler(w.check))
 }
 
 // machines adds what machines ask for.
@@ -149,10 +157,11 @@ func (w *web) index(rw http.ResponseWriter, r *http.Request, page *template.Temp
 	header.Set("Cache-Control", "no-store")
 	err := page.Execute(rw, struct {
 		Version string
+		Host    string
 		Config  *config
 		Ready   readiness
 		Status  consumer.Status
-	}{buildVersion(), w.config, w.ready(r.Context()), w.worker.Status()})
+	}{buildVersion(), r.Host, w.config, w.ready(r.Context()), w.worker.Status()})
 	if err != nil {
 		w.log.Debug().Err(err).Msg("index page")
 	}
