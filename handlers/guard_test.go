@@ -36,6 +36,8 @@ func TestStaleGuard(t *testing.T) {
 	newer := stored(at.Add(time.Microsecond), "rows", 1, 7)
 	own := original // a row of learnsink's own, as revert sends it
 	own.Of, own.Origin = "", handlers.Opt[handlers.Origin]{}
+	back := own
+	back.Overwrite = newer.Seen()
 	for name, c := range map[string]struct {
 		stored     handlers.Stored
 		replay     handlers.Replay
@@ -55,6 +57,8 @@ func TestStaleGuard(t *testing.T) {
 		"something newer than what a person saw":         {stored(at.Add(time.Second), "rows", 1, 8), seen(newer), true},
 		"another row of the time that a person saw":      {stored(newer.EventTime, "rows", 1, 8), seen(newer), true},
 		"what a person saw has gone, and older is there": {stored(at.Add(-time.Hour), "rows", 1, 1), seen(newer), false},
+		"it puts back what was there before":             {newer, back, false},
+		"something else was written since":               {stored(at.Add(-time.Hour), "rows", 1, 8), back, true},
 		"a row of its own stands where it is":            {stored(at, "learning.replay", 0, 16), own, false},
 		"a row of its own, behind one of its own":        {stored(at, "learning.replay", 0, 18), own, true},
 	} {

@@ -10,7 +10,8 @@ import "strconv"
 // row without a first completion keeps the one that is stored for a completed
 // or passed row already: the first is the first. A replayed row stands in the
 // order where its original does; it wins over exactly what a person saw stored
-// and told it to replace (Replay.Overwrite), and over nothing newer.
+// and told it to replace (Replay.Overwrite), and over nothing newer. One that puts something
+// back, of learnsink's own, wins over exactly that and nothing else.
 //
 // Settle changes the Decision and never what its pointers lead to, so that a
 // transaction that has to be repeated can start from a copy of the decision.
@@ -18,7 +19,7 @@ func (d *Decision) Settle(byEventTime bool, s Stored) Stored {
 	if d.Verdict != Accepted {
 		return s
 	}
-	if byEventTime && s.Known && d.olderThan(s) && !d.overwrites(s) {
+	if byEventTime && s.Known && (d.olderThan(s) || d.putsBack()) && !d.overwrites(s) {
 		d.reject(plain(Superseded))
 		return s
 	}
@@ -78,6 +79,13 @@ func (d *Decision) olderThan(s Stored) bool {
 // saw, and wants this row to win over.
 func (d *Decision) overwrites(s Stored) bool {
 	return d.Replay != nil && d.Replay.Overwrite != "" && d.Replay.Overwrite == s.Seen()
+}
+
+// putsBack reports whether the row is one of learnsink's own that is meant for
+// what was seen stored, and for nothing else: what was written since stays, be
+// it of an older event.
+func (d *Decision) putsBack() bool {
+	return d.Replay != nil && d.Replay.Of == "" && d.Replay.Overwrite != ""
 }
 
 // Seen names what is stored for Replay.Overwrite, so that it is known again:

@@ -265,7 +265,8 @@ func (x *eraser) emptyRejections(ctx context.Context) error {
 	}); err != nil || len(ids) == 0 {
 		return err
 	}
-	tag, err := x.tx.Exec(ctx, `UPDATE learnsink.rejection SET state = 'erased', key = NULL, value = NULL, headers = '[]', history = '[]', waits_for = NULL, errors = '[]'
+	tag, err := x.tx.Exec(ctx, `UPDATE learnsink.rejection SET state = 'erased', key = NULL, value = NULL, headers = '[]', history = '[]', waits_for = NULL,
+  errors = '[]', sender = '', names = '{}', subject = NULL, registration = NULL
 WHERE id = ANY ($1)`, ids)
 	x.count("rejection", "emptied: place, time and codes stay", tag.RowsAffected())
 	if err != nil {

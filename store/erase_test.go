@@ -145,6 +145,10 @@ func TestEraseLearner(t *testing.T) {
 	if got := w.text(`SELECT (SELECT count(*) FROM learnsink.tracking), (SELECT count(*) FROM learnsink.registration), (SELECT state_reason FROM learnsink.position WHERE state = 'paused')`); got != "(1,18,[erased])" {
 		t.Errorf("others: %s", got)
 	}
+	if got := w.text(`SELECT count(*), count(DISTINCT names), max(subject), max(registration), (SELECT count(*) FROM learnsink.rejection_fault f JOIN learnsink.rejection r USING (seq) WHERE r.state = 'erased')
+		FROM learnsink.rejection WHERE state = 'erased'`); got != "(6,1,,,0)" {
+		t.Errorf("digests are left: %s", got)
+	}
 	if got, want := w.text(`SELECT id, state, codes, errors FROM learnsink.rejection WHERE state = 'erased' ORDER BY source_offset LIMIT 1`),
 		`(learning.tracking-0-3,erased,{lo_not_found},[])`; got != want {
 		t.Errorf("an emptied line: %s", got)
