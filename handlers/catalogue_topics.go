@@ -36,8 +36,10 @@ type CatalogueChunk struct {
 // CatalogueOutcome is what became of records of catalogue topics.
 type CatalogueOutcome struct {
 	// Upserts and Tombstones are the records that were read as such; of
-	// several about one key the last holds. Bad are the others.
-	Upserts, Tombstones, Bad int64
+	// several about one key the last holds. Bad are the others, Erased those
+	// upserts that are of persons who were erased, and left out.
+	Upserts, Tombstones, Erased int64
+	Bad                         []RecordPlace
 	// Changed are the entries of the catalogue that were added, changed or deleted.
 	Changed int64
 	// Waiting is how many refer to what is not there yet, and wait for it;
@@ -45,4 +47,10 @@ type CatalogueOutcome struct {
 	Waiting, Held int64
 	// Version is the catalogue's, raised by this; 0: nothing was.
 	Version int64
+}
+
+// RecordPlace is where a record stands.
+type RecordPlace struct {
+	TopicPartition
+	Offset int64
 }

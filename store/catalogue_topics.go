@@ -108,7 +108,13 @@ func (s *Store) ApplyCatalogue(ctx context.Context, topics []string, chunks []ha
 			(SELECT count(*) FROM learnsink.catalogue_tombstone)`).Scan(&out.Waiting, &out.Held)
 	})
 	e := l.events
-	out.Upserts, out.Tombstones, out.Bad, out.Changed, out.Version = e.upserts, e.dead, int64(len(e.bad)), e.changed, l.version
+	out.Upserts, out.Tombstones, out.Changed, out.Version = e.upserts, e.dead, e.changed, l.version
+	for _, r := range e.bad {
+		out.Bad = append(out.Bad, handlers.RecordPlace{TopicPartition: r.TopicPartition, Offset: r.offset})
+	}
+	for _, c := range l.counts {
+		out.Erased += c.Erased
+	}
 	return out, s.heed(err)
 }
 
@@ -124,6 +130,11 @@ func (l *load) apply(ctx context.Context, topics []string, chunks []handlers.Cat
 	if err := l.lockPositions(ctx, chunks); err != nil {
 		return err
 	}
+	erased, err := readErased(ctx, l.tx)
+	if err != nil {
+		return err
+	}
+	l.erased = erased
 	// 2. What is said anew has not waited for anything.
 	if err := l.forgetWaiting(ctx); err != nil {
 		return err
@@ -136,7 +147,7 @@ func (l *load) apply(ctx context.Context, topics []string, chunks []handlers.Cat
 			return err
 		}
 		if n > 0 {
-			l.counts[kind] = &LoadCount{Kind: kind, Lines: int64(n)}
+			l.counts[kind] = &LoadCount{Kind: kind, Lines: int64(n), Erased: l.events.erased[kind]}
 		}
 		if kind == catalogue.Rooms {
 			break
@@ -546,43 +557,36 @@ func (s *Store) CatalogueTopicsStatus(ctx context.Context, bad int) (status Cata
 	return status, err
 }
 
-// LeadCatalogue makes the caller the one reader of the catalogue topics among
-// all processes, as long as the lead stands; ok is false where another is it.
-// Positions are compared all the same: a reader that has lost the lead and
-// does not know yet can write nothing.
-func (s *Store) LeadCatalogue(ctx context.Context) (lead *CatalogueLead, ok bool, err error) {
-	defer wrap(&err, "take the lead in reading the catalogue topics")
+// LeadCatalogue calls work as the one reader of the catalogue topics among all
+// processes, and returns its error; led is false where another is it, and work
+// was not called. check, which work is given, returns an error where the lead
+// is lost, or may be. Positions are compared all the same: a reader that has
+// lost the lead and does not know yet can write nothing.
+func (s *Store) LeadCatalogue(ctx context.Context, work func(check func(context.Context) error) error) (led bool, err error) {
 	// Beside the pool: it is held for as long as the process lives.
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig.Copy())
 	if err != nil {
-		return nil, false, err
+		return false, scrub(err, "take the lead in reading the catalogue topics")
 	}
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", leadLock).Scan(&ok); err != nil || !ok {
-		return nil, false, errors.Join(err, closeSoon(conn))
+	defer closeSoon(conn)
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", leadLock).Scan(&led); err != nil || !led {
+		wrap(&err, "take the lead in reading the catalogue topics")
+		return false, err
 	}
-	return &CatalogueLead{conn}, true, nil
+	return true, work(func(ctx context.Context) (err error) {
+		defer wrap(&err, "keep the lead in reading the catalogue topics")
+		_, err = conn.Exec(ctx, "SELECT 1")
+		return err
+	})
 }
 
 // leadLock is the advisory lock of the one reader of the catalogue topics.
 const leadLock int64 = 0x636174616c6f67 // "catalog"
 
-// CatalogueLead is held by the one reader of the catalogue topics.
-type CatalogueLead struct{ conn *pgx.Conn }
-
-// Check returns an error where the lead is lost, or may be.
-func (c *CatalogueLead) Check(ctx context.Context) (err error) {
-	defer wrap(&err, "keep the lead in reading the catalogue topics")
-	_, err = c.conn.Exec(ctx, "SELECT 1")
-	return err
-}
-
-// Close gives the lead up.
-func (c *CatalogueLead) Close() { _ = closeSoon(c.conn) }
-
-func closeSoon(conn *pgx.Conn) error {
+func closeSoon(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	return conn.Close(ctx)
+	_ = conn.Close(ctx)
 }
 
 func compareTopicPartitions(a, b handlers.TopicPartition) int {

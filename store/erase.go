@@ -68,7 +68,8 @@ type NewErasure struct {
 // the catalogue's lock, so that batches wait (seconds, for a million dead letters), and raises the catalogue's
 // version: what was decided before is decided again, and finds them erased.
 //
-//   - learner, registration, tracking, tracking_deleted: their rows are deleted.
+//   - learner, registration, tracking, tracking_deleted, and the registrations of
+//     catalogue topics that wait: their rows are deleted.
 //   - teacher: the row is deleted; where interventions refer to it, which are
 //     about a session as much as about them, it stays without a name instead, so
 //     that nothing dangles and no report loses an intervention.
@@ -218,7 +219,12 @@ func (x *eraser) removeLearner(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	texts := map[handlers.IdentityKind]string{}
+	for id := range x.who {
+		texts[id.Kind] = id.Text
+	}
+	return x.remove(ctx, "catalogue_waiting_registration", "login = $1 OR ref = $2 OR email = $3",
+		texts[handlers.LearnerLogin], texts[handlers.LearnerRefNumber], texts[handlers.LearnerEmail])
 }
 
 func (x *eraser) findTeacher(ctx context.Context) error {

@@ -213,6 +213,7 @@ type events struct {
 	upserts int64
 	dead    int64
 	staged  map[catalogue.Kind]bool
+	erased  map[catalogue.Kind]int64 // upserts of persons who were erased
 
 	changed  int64              // entries
 	learners map[int32]struct{} // whose answers change; nil: too many
@@ -239,7 +240,7 @@ const narrow = 5000
 // readEvents reads the records of chunks: of several about one entry the last
 // holds, in the order of their partition.
 func readEvents(chunks []handlers.CatalogueChunk) *events {
-	e := &events{of: map[catalogue.Kind][]event{}, staged: map[catalogue.Kind]bool{}, learners: map[int32]struct{}{}}
+	e := &events{of: map[catalogue.Kind][]event{}, staged: map[catalogue.Kind]bool{}, erased: map[catalogue.Kind]int64{}, learners: map[int32]struct{}{}}
 	at := map[catalogue.Kind]map[string]int{}
 	for _, c := range chunks {
 		kind := catalogue.Kind(c.Kind)
@@ -312,7 +313,12 @@ func (e *events) stage(ctx context.Context, l *load, kind catalogue.Kind) error 
 func (l *load) stageEvents(ctx context.Context, kind catalogue.Kind, tombstones bool) (n int, err error) {
 	rows := copyRows(copyBegin)
 	for i := range l.events.of[kind] {
-		if e := &l.events.of[kind][i]; e.tombstone == tombstones {
+		e := &l.events.of[kind][i]
+		switch {
+		case e.tombstone != tombstones:
+		case !tombstones && l.ofErased(&e.line):
+			l.events.erased[kind]++
+		default:
 			n++
 			l.appendLine(&rows, int64(n), &e.line)
 		}
