@@ -416,11 +416,12 @@ func (l *load) raise(ctx context.Context, ready bool) error {
 // SweepCatalogue deletes what tombstones have named and nothing refers to any
 // more, and returns how many entries those were. What is free is looked for
 // without holding anybody up, and again under the catalogue's lock where there
-// is any.
-func (s *Store) SweepCatalogue(ctx context.Context) (swept int64, err error) {
+// is any. Without rows it looks only at what other entries refer to: of
+// learning objects no index tells whether rows do, and all of tracking is read.
+func (s *Store) SweepCatalogue(ctx context.Context, rows bool) (swept int64, err error) {
 	defer wrap(&err, "sweep the catalogue")
 	for {
-		n, err := s.sweep(ctx)
+		n, err := s.sweep(ctx, rows)
 		swept += n
 		if err != nil || n == 0 {
 			return swept, s.heed(err)
@@ -429,11 +430,15 @@ func (s *Store) SweepCatalogue(ctx context.Context) (swept int64, err error) {
 	}
 }
 
-func (s *Store) sweep(ctx context.Context) (int64, error) {
+func (s *Store) sweep(ctx context.Context, rows bool) (int64, error) {
+	byEntries := []catalogue.Kind{catalogue.Learners, catalogue.Sessions, catalogue.Trainings}
 	free := map[catalogue.Kind][]string{}
 	found := 0
 	if err := s.reading(ctx, func(tx pgx.Tx) error {
 		for _, p := range prunes {
+			if !rows && !slices.Contains(byEntries, p.kind) {
+				continue
+			}
 			rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT h.thing FROM learnsink.catalogue_tombstone h LEFT JOIN learnsink.%s t ON t.%s::text = h.thing
 				WHERE h.kind = $1 AND (t.%[2]s IS NULL OR %s)`, p.table, p.id, p.free), p.kind)
 			if err != nil {

@@ -308,7 +308,7 @@ func TestCatalogueTopicsEqualFiles(t *testing.T) {
 				k.apply(chunks...)
 				switch rng.IntN(12) {
 				case 0:
-					if _, err := k.w.SweepCatalogue(t.Context()); err != nil {
+					if _, err := k.w.SweepCatalogue(t.Context(), false); err != nil {
 						t.Fatal(err)
 					}
 				case 1:
@@ -317,7 +317,7 @@ func TestCatalogueTopicsEqualFiles(t *testing.T) {
 					}
 				}
 			}
-			if _, err := k.w.SweepCatalogue(t.Context()); err != nil {
+			if _, err := k.w.SweepCatalogue(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			if waiting := k.w.waiting(); waiting != "" {
@@ -346,7 +346,7 @@ func TestCatalogueTopicsEqualFiles(t *testing.T) {
 				k.again(tp)
 			}
 			k.read()
-			if _, err := k.w.SweepCatalogue(t.Context()); err != nil {
+			if _, err := k.w.SweepCatalogue(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want, k.w.entries()); diff != "" {
@@ -428,7 +428,7 @@ func TestCatalogueTopics(t *testing.T) {
 		if out.Tombstones != 7 || out.Held != 7 || out.Changed != 0 || out.Version != 0 {
 			t.Errorf("%+v", out)
 		}
-		if swept, err := k.w.SweepCatalogue(ctx); swept != 0 || err != nil {
+		if swept, err := k.w.SweepCatalogue(ctx, true); swept != 0 || err != nil {
 			t.Errorf("swept %d, %v", swept, err)
 		}
 		if got := k.w.entries(); got != before {
@@ -444,7 +444,7 @@ func TestCatalogueTopics(t *testing.T) {
 		}
 		k.w.exec("DELETE FROM learnsink.tracking")
 		k.w.exec("DELETE FROM learnsink.intervention")
-		if swept, err := k.w.SweepCatalogue(ctx); swept != 5 || err != nil {
+		if swept, err := k.w.SweepCatalogue(ctx, true); swept != 5 || err != nil {
 			t.Errorf("swept %d, %v", swept, err)
 		}
 		if got := k.w.waiting(); got != "" {
