@@ -96,7 +96,14 @@ removed. More than 5 % of a kind is refused without --max-prune.`,
 			} else {
 				fmt.Fprintln(out, "loaded\tnever")
 			}
-			return out.Flush()
+			if err := out.Flush(); err != nil {
+				return err
+			}
+			topics, err := db.CatalogueTopicsStatus(cmd.Context(), badShown)
+			if err != nil || len(topics.Positions) == 0 {
+				return err
+			}
+			return showCatalogTopics(a.stdout, topics)
 		},
 	})
 	return cmd

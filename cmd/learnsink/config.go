@@ -27,6 +27,7 @@ type config struct {
 	AcceptedTopic   string // of the sources that name none
 	DeadLetterTopic string
 	ReplayTopic     string // or off
+	CatalogTopics   string // what the names of the catalogue topics begin with; "": there are none
 	Publish         string
 	SessionTimeout  time.Duration
 	BatchRows       int
@@ -351,7 +352,10 @@ func (c *config) checkRoutes() (faults configError) {
 			faults = append(faults, fault{s.place, fmt.Sprintf("dead letters of source %s go to %s, which takes accepted events", s.topic, s.deadLetterTopic)})
 		}
 	}
-	return faults
+	for _, s := range c.sources {
+		read[s.acceptedTopic], read[s.deadLetterTopic] = true, true
+	}
+	return append(faults, c.checkCatalogTopics(read)...)
 }
 
 // source returns the first source of an action.
@@ -419,6 +423,9 @@ func (c *config) topics() []string {
 	for _, s := range c.Sources {
 		add(s.AcceptedTopic)
 		add(s.DeadLetterTopic)
+	}
+	for _, t := range c.catalogTopics() {
+		add(t.Topic)
 	}
 	return topics
 }

@@ -76,9 +76,13 @@ func (c *config) consumer() consumer.Config {
 	}
 	breaker := c.Breaker
 	breaker.Off = c.breaker == "off"
+	connection := c.Kafka
+	for _, t := range c.catalogTopics() {
+		connection.Topics = append(connection.Topics, t.Topic)
+	}
 	return consumer.Config{
 		Breaker:    breaker,
-		Connection: c.Kafka,
+		Connection: connection,
 		Group:      c.Group,
 		Sources:    c.Sources,
 
@@ -110,6 +114,10 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 		return callError{err}
 	}
 	registry.MustRegister(newStoreCollector(db))
+	var reader *consumer.CatalogueReader
+	if topics := c.catalogTopics(); topics != nil {
+		reader = worker.CatalogueReader(db, topics, consumer.NewCatalogueMetrics(registry))
+	}
 
 	// Rows that are only judged have two connections of their own: they never
 	// wait for the consumer's, nor it for them.
@@ -145,10 +153,18 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 			log.Warn().Msg("synchronous_commit is off: a crash of the database takes commits back; they are caught up from the log as long as it holds those rows")
 		}
 		if drain {
+			if reader != nil { // what rows refer to first
+				if err := reader.Drain(ctx); err != nil {
+					return err
+				}
+			}
 			return worker.Drain(ctx)
 		}
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return worker.Run(ctx) })
+		if reader != nil {
+			g.Go(func() error { return reader.Run(ctx) })
+		}
 		g.Go(func() error { return keep(ctx, db, c.Retention, log) })
 		return g.Wait()
 	})

@@ -35,6 +35,7 @@ func settings() []setting {
 		text("acceptedTopic", "LEARNSINK_ACCEPTED_TOPIC", func(c *config) *string { return &c.AcceptedTopic }, topicName),
 		text("deadLetterTopic", "LEARNSINK_DEAD_LETTER_TOPIC", func(c *config) *string { return &c.DeadLetterTopic }, topicName),
 		text("replayTopic", "LEARNSINK_REPLAY_TOPIC", func(c *config) *string { return &c.ReplayTopic }, topicName), // or off, which could be one
+		catalogTopicsSetting(),
 		text("publish", "", func(c *config) *string { return &c.Publish }, oneOf(string(consumer.Transactional), string(consumer.AtLeastOnce))),
 		period("sessionTimeout", time.Second, 5*time.Minute, func(c *config) *time.Duration { return &c.SessionTimeout }),
 		number("batch.rows", 1, 100_000, func(c *config) *int { return &c.BatchRows }),

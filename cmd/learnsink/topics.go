@@ -106,6 +106,9 @@ func (c *config) topicSpecs(ctx context.Context, client *consumer.Client, partit
 		if n := counts[c.Sources[0].Topic]; topic == c.replayTopic() && n > 0 {
 			spec.Partitions = n
 		}
+		if c.isCatalogTopic(topic) {
+			catalogSpec(&spec)
+		}
 		specs = append(specs, spec)
 	}
 	return specs, nil
@@ -154,7 +157,13 @@ func (a *app) checkTopics(ctx context.Context, client *consumer.Client, c *confi
 			continue
 		}
 		state, remarks := "fits", c.remarks(topic, settings)
-		if strings.Contains(settings[topic]["cleanup.policy"], "compact") {
+		if c.isCatalogTopic(topic) {
+			unfit, more := catalogRemarks(settings[topic])
+			if remarks = append(remarks, more...); unfit {
+				faults++
+				state = "unfit"
+			}
+		} else if strings.Contains(settings[topic]["cleanup.policy"], "compact") {
 			faults++
 			state = "unfit"
 			remarks = append([]string{"cleanup.policy is " + settings[topic]["cleanup.policy"] + ": records vanish before they are read; set it to delete"}, remarks...)
