@@ -25,12 +25,12 @@ func TestServerScripts(t *testing.T) {
 	}
 	for _, story := range stories {
 		t.Run(strings.TrimSuffix(filepath.Base(story), ".txtar"), func(t *testing.T) {
-			database, brokers := pgtest.Empty(t), kafkatest.New(t).Brokers
+			database, cluster := pgtest.Empty(t), kafkatest.New(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{story}, RequireExplicitExec: true,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "entries": entries(t, cluster)},
 				Setup: func(e *testscript.Env) error {
-					e.Setenv("KAFKA_BROKERS", strings.Join(brokers, ","))
+					e.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
 					e.Setenv("DATABASE_URL", database)
 					e.Setenv("LEARNSINK_LOG_FORMAT", "json")
 					return nil

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"learnsink/test/kafkatest"
+	"learnsink/test/pgtest"
+)
+
+// entries puts records onto the catalogue topics, as a platform would:
+// entries FILE, whose lines are ["KIND", "KEY", {…}], or null for a tombstone.
+func entries(t *testing.T, cluster *kafkatest.Cluster) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: entries FILE")
+		}
+		say(t, cluster, strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")...)
+	}
+}
+
+func say(t testing.TB, cluster *kafkatest.Cluster, lines ...string) {
+	t.Helper()
+	var records []*kgo.Record
+	for _, line := range lines {
+		var parts [3]json.RawMessage
+		if err := json.Unmarshal([]byte(line), &parts); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		var kind, key string
+		json.Unmarshal(parts[0], &kind)
+		json.Unmarshal(parts[1], &key)
+		r := &kgo.Record{Topic: catalogPrefix + kind, Key: []byte(key)}
+		if string(parts[2]) != "null" {
+			r.Value = parts[2]
+		}
+		records = append(records, r)
+	}
+	cluster.Produce(t, records...)
+}
+
+// Of two processes one reads the catalogue topics; where it ends the other
+// goes on, and both judge rows by what was read.
+func TestCatalogTopicsOfTwoProcesses(t *testing.T) {
+	cluster := kafkatest.New(t)
+	database := pgtest.New(t)
+	t.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
+	t.Setenv("DATABASE_URL", database)
+	t.Setenv("LEARNSINK_CONFIG", "")
+	t.Setenv("LEARNSINK_CATALOG_TOPICS", "on")
+	db, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	until := func(what, query string) {
+		t.Helper()
+		for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			var done bool
+			if err := db.QueryRow(t.Context(), query).Scan(&done); err != nil {
+				t.Fatal(err)
+			}
+			if done {
+				return
+			}
+			if time.Since(begun) > 20*time.Second {
+				t.Fatalf("not in 20 s: %s", what)
+			}
+		}
+	}
+	var stderr strings.Builder
+	if got := run(t.Context(), []string{"topics", "create", "--partitions", "2", "--replication", "1"}, strings.NewReader(""), io.Discard, &stderr); got != exitDone {
+		t.Fatal(stderr.String())
+	}
+	type process struct {
+		people string
+		stop   context.CancelFunc
+		done   chan int
+	}
+	start := func() *process {
+		p := &process{people: freeAddress(t), done: make(chan int, 1)}
+		var ctx context.Context
+		ctx, p.stop = context.WithCancel(t.Context())
+		go func() {
+			p.done <- run(ctx, []string{"serve", "--http", p.people}, strings.NewReader(""), io.Discard, t.Output())
+		}()
+		awaitReady(t, "http://"+p.people)
+		return p
+	}
+	reads := func(p *process) bool {
+		_, body := get(t, "http://"+p.people+"/metrics")
+		return strings.Contains(body, "\nlearnsink_catalogue_reader 1")
+	}
+	first, second := start(), start()
+	say(t, cluster, `["learners","ann",{"login":"ann"}]`, `["teachers","tea",{"login":"tea"}]`)
+	until("ann has come", `SELECT EXISTS (SELECT FROM learnsink.learner WHERE login = 'ann')`)
+	if reads(second) {
+		first, second = second, first
+	}
+	if !reads(first) || reads(second) {
+		t.Fatal("not one of two reads")
+	}
+	first.stop()
+	if got := <-first.done; got != exitDone {
+		t.Errorf("exit %d when told to stop", got)
+	}
+	say(t, cluster, `["learners","bob",{"login":"bob"}]`, `["learners","ann",null]`)
+	until("bob has come, and ann has gone", `SELECT count(*) = 1 AND min(login) = 'bob' FROM learnsink.learner`)
+	if !reads(second) {
+		t.Error("nobody reads")
+	}
+	second.stop()
+	if got := <-second.done; got != exitDone {
+		t.Errorf("exit %d when told to stop", got)
+	}
+	var records int
+	if err := db.QueryRow(t.Context(), `SELECT sum(records) FROM learnsink.catalogue_position`).Scan(&records); err != nil || records != 4 {
+		t.Errorf("%d records were read, of 4: %v", records, err)
+	}
+}
