@@ -140,6 +140,16 @@ LEFT JOIN learnsink.ledger g ON (g.topic, g.partition, g.round, g.from_offset) =
 WHERE g.to_offset IS DISTINCT FROM o.to_offset
 ORDER BY 1, 2, 3`
 
+	// What settled a dead letter was accepted, or had a dead letter of its own.
+	auditReplays = `
+SELECT r.source_topic, r.source_partition, r.source_offset, r.source_offset + 1, CASE
+  WHEN r.settled_by IS NULL THEN 'a rejection is ' || r.state || ', and no outcome has settled it'
+  ELSE format('a rejection is resolved by %s, which was rejected itself', r.settled_by) END
+FROM learnsink.rejection r
+WHERE r.state = 'resolved' AND (r.settled_by IS NULL OR EXISTS (SELECT FROM learnsink.rejection a WHERE a.id = r.settled_by))
+   OR r.state = 'superseded' AND r.settled_by IS NULL AND r.replay_of IS NULL
+ORDER BY 1, 2, 3`
+
 	auditTracking = `
 SELECT d.source_topic, d.source_partition, d.source_offset, d.source_offset + 1, 'a tracking row is stored, and remembered as deleted by this offset'
 FROM learnsink.tracking_deleted d JOIN learnsink.tracking USING (registration_id, learning_object_id)
@@ -150,7 +160,8 @@ ORDER BY 1, 2, 3`
 // sums up; the ledger's lines of its round follow each other without a gap up
 // to it, and sum up to it; what an operator has set it back over counts once;
 // every rejection that was counted has its row, and none has one that was not,
-// and so has every row that went into the waiting room.
+// and so has every row that went into the waiting room; what is settled was
+// settled by an outcome that could.
 // It returns what it finds wrong. That every outcome is in the topics, once,
 // is for the reader of the topics to prove (RejectedOffsets, Ledger).
 func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding, err error) {
@@ -160,7 +171,7 @@ func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding
 		since = time.Now().Add(-opt.Retention)
 	}
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditWaiting, auditOutbox, auditTracking} {
+		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditReplays, auditWaiting, auditOutbox, auditTracking} {
 			var args []any
 			if query == auditRejections {
 				args = []any{since}

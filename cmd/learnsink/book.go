@@ -16,8 +16,9 @@ import (
 type book struct {
 	log      store.Log
 	source   *handlers.Source
+	replays  *handlers.Replays // nil but of the replay topic, whose rows name their sources
 	position handlers.Position
-	outputs  map[bool]*output // by whether they hold accepted events
+	outputs  map[bool][]*output // by whether they hold accepted events
 	// [first, next) was dealt with, in these stretches.
 	first, next int64
 	stretches   []stretch
@@ -79,7 +80,7 @@ type forgotten struct{ rows, below int64 }
 func newBook(log store.Log, source *handlers.Source, p handlers.Position, all []stretch) *book {
 	b := &book{log: log, source: source, position: p, stretches: all, first: p.FirstOffset, next: p.NextOffset,
 		rejected: bitmap{}, waited: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
-		seen: map[bool]tally{}, outputs: map[bool]*output{}, forgotten: map[kind]forgotten{}}
+		seen: map[bool]tally{}, outputs: map[bool][]*output{}, forgotten: map[kind]forgotten{}}
 	if len(all) > 0 {
 		b.first, b.next = all[0].from, all[len(all)-1].to
 	}
@@ -160,7 +161,7 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 		b.counts.silent++
 	default:
 		is := b.kind(offset)
-		if b.lost(offset, is, laneOf) {
+		if b.lost(r, is, laneOf) {
 			b.absent.set(at)
 			b.forget(is, 1, offset+1)
 		} else {
@@ -203,16 +204,40 @@ func (b *book) judgeErased() {
 // forgotten it. Nothing of this log that its partition holds is older; and the
 // output has forgotten outcomes that young. (A partition alone does not say it:
 // with more of them than there were, the key's is another.)
-func (b *book) lost(offset int64, is kind, laneOf func(*output) int) bool {
-	for accepted, o := range b.outputs {
-		if accepted && is == isRejected || !accepted && is == isAccepted {
+func (b *book) lost(r *handlers.Record, is kind, laneOf func(*output) int) bool {
+	source := b.source
+	if b.replays != nil {
+		source = b.replays.Of(r).Source
+	}
+	for _, o := range b.outputsOf(is) {
+		if b.replays != nil && o.topic != source.AcceptedTopic && o.topic != source.DeadLetterTopic {
 			continue
 		}
-		if l := o.lanes[laneOf(o)]; l != nil && offset < l.from(b) && offset < o.horizon(b) {
+		if l := o.lanes[laneOf(o)]; l != nil && r.Offset < l.from(b) && r.Offset < o.horizon(b) {
 			return true
 		}
 	}
 	return false
+}
+
+// outputsOf returns the outputs that may hold an outcome of a kind: one of
+// each, or, of the replay topic, those of every source.
+func (b *book) outputsOf(is kind) (all []*output) {
+	if is != isRejected {
+		all = append(all, b.outputs[true]...)
+	}
+	if is != isAccepted {
+		all = append(all, b.outputs[false]...)
+	}
+	return all
+}
+
+// horizon is the offset from which on the outputs hold all outcomes of a kind.
+func (b *book) horizon(is kind) (horizon int64) {
+	for _, o := range b.outputsOf(is) {
+		horizon = max(horizon, o.horizon(b))
+	}
+	return horizon
 }
 
 func (b *book) forget(is kind, rows, below int64) {
@@ -274,7 +299,7 @@ func (b *book) judgeKind(s stretch, offset int64, accepted, rejected bool) {
 	case is == isWaiting && s.announced > 1: // the last time there was nothing to announce
 	case is == isWaiting:
 		b.faults.add(offset, "has an outcome, and went into the waiting room")
-	case s.announced > 1 && offset < b.outputs[is == isAccepted].horizon(b): // what agreed is forgotten
+	case s.announced > 1 && offset < b.horizon(is): // what agreed is forgotten
 	case is == isAccepted:
 		b.faults.add(offset, "has a dead letter, and no line in the table rejection")
 	default:
@@ -307,12 +332,7 @@ func (b *book) judgeLine(l store.LedgerLine) {
 }
 
 func (b *book) judgeSum(l store.LedgerLine, is kind, want, got int64) {
-	var horizon int64
-	for accepted, o := range b.outputs {
-		if is == isEither || accepted == (is == isAccepted) {
-			horizon = max(horizon, o.horizon(b))
-		}
-	}
+	horizon := b.horizon(is)
 	switch {
 	case got == want:
 	case got < want && l.From < horizon:

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"learnsink/handlers"
 	"learnsink/store"
@@ -102,7 +103,7 @@ func bookOf(sets ...store.PositionSet) *book {
 	b := newBook(log, &handlers.Source{Topic: "t"}, p, stretches(legs(log, p, sets)))
 	b.kept, b.start, b.end = 0, 0, 12
 	for _, accepted := range []bool{true, false} {
-		b.outputs[accepted] = &output{topic: map[bool]string{true: "a", false: "d"}[accepted], accepted: accepted, lanes: map[int]*lane{0: {first: map[*book]int64{b: 0}}}}
+		b.outputs[accepted] = []*output{{topic: map[bool]string{true: "a", false: "d"}[accepted], accepted: accepted, lanes: map[int]*lane{0: {first: map[*book]int64{b: 0}}}}}
 	}
 	for offset := range int64(10) {
 		rejected := offset == 3 || offset == 7
@@ -167,20 +168,20 @@ func TestBookNamesFaults(t *testing.T) {
 		{what: "forgotten by the output", plant: func(b *book) {
 			b.drop(0, true)
 			b.drop(1, true)
-			b.outputs[true].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 2}}
+			b.outputs[true][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 2}}
 		}, exactly: true, counts: counts{outcomes: 8}},
 		{what: "the first is missing, and nothing was forgotten", plant: func(b *book) {
 			b.drop(0, true)
-			b.outputs[true].lanes[0] = &lane{first: map[*book]int64{b: 1}}
+			b.outputs[true][0].lanes[0] = &lane{first: map[*book]int64{b: 1}}
 		}, want: "t/0 offset 0: is a row without an outcome", counts: counts{outcomes: 9}},
 		{what: "missing, and younger than what is forgotten", plant: func(b *book) {
 			b.drop(0, true)
 			b.drop(4, true)
-			b.outputs[true].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 1}}
+			b.outputs[true][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 1}}
 		}, want: "t/0 offset 4: is a row without an outcome", counts: counts{outcomes: 8}},
 		{what: "missing where the other output has forgotten", plant: func(b *book) {
 			b.drop(3, false)
-			b.outputs[true].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 4}}
+			b.outputs[true][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 4}}
 		}, want: "t/0 offset 3: is a row without an outcome", counts: counts{outcomes: 9}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -202,6 +203,33 @@ func TestBookNamesFaults(t *testing.T) {
 	}
 }
 
+// Of the replay topic each row names its source: what the outputs of another
+// have forgotten is no excuse for its outcome.
+func TestBookOfReplays(t *testing.T) {
+	rules, err := handlers.Compile(handlers.Tracking, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := []*handlers.Source{
+		{Topic: "one", Rules: rules, AcceptedTopic: "a", DeadLetterTopic: "d"},
+		{Topic: "two", Rules: rules, AcceptedTopic: "a2", DeadLetterTopic: "d2"},
+	}
+	for _, c := range []struct{ source, want string }{
+		{"one", ""}, {"two", "t/0 offset 0: is a row without an outcome"},
+	} {
+		b := bookOf()
+		b.replays = handlers.NewReplays("t", sources, "d")
+		b.outputs[true] = append(b.outputs[true], &output{topic: "a2", accepted: true, lanes: map[int]*lane{0: {first: map[*book]int64{}}}})
+		b.outputs[true][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 1}} // forgets what is before
+		b.drop(0, true)
+		says := handlers.Replay{SourceTopic: c.source, EventTime: time.Now()}
+		b.row(&handlers.Record{Offset: 0, Value: []byte("x"), Headers: says.Headers()}, func(*output) int { return 0 })
+		if got := strings.Join(b.faults.all(), "\n"); got != c.want {
+			t.Errorf("of source %s: %s, not %s", c.source, got, c.want)
+		}
+	}
+}
+
 // Where the log has forgotten its rows, the ledger says how many there were.
 func TestBookHoldsOutcomesAgainstTheLedger(t *testing.T) {
 	line := store.LedgerLine{From: 0, To: 10, End: 10, Accepted: 8, Rejected: 2}
@@ -217,11 +245,11 @@ func TestBookHoldsOutcomesAgainstTheLedger(t *testing.T) {
 		{"two are forgotten", func(b *book, _ *store.LedgerLine) {
 			b.drop(0, true)
 			b.drop(1, true)
-			b.outputs[true].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 2}}
+			b.outputs[true][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 2}}
 		}, "", forgotten{2, 2}},
 		{"the other output has forgotten", func(b *book, _ *store.LedgerLine) {
 			b.drop(0, true)
-			b.outputs[false].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 7}}
+			b.outputs[false][0].lanes[0] = &lane{start: 2, first: map[*book]int64{b: 7}}
 		}, "t/0 offset 0: from here to offset 10 the ledger counts 8 accepted rows, the topics hold 7", forgotten{}},
 	} {
 		t.Run(c.what, func(t *testing.T) {

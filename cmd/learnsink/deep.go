@@ -98,6 +98,9 @@ func (d *deep) open(ctx context.Context) error {
 				continue
 			}
 			b := newBook(log, source, p, all)
+			if replays := d.config.replays(); replays != nil && replays.Topic == p.Topic {
+				b.replays = replays
+			}
 			if err := b.readTables(ctx, d.db, d.config.Retention); err != nil {
 				return err
 			}
@@ -148,8 +151,8 @@ func (d *deep) readOutputs(ctx context.Context) error {
 		o := &output{topic: topic, accepted: kinds[topic], lanes: map[int]*lane{}}
 		d.outputs = append(d.outputs, o)
 		for _, b := range d.books {
-			if topic == b.source.AcceptedTopic || topic == b.source.DeadLetterTopic {
-				b.outputs[o.accepted] = o
+			if b.replays != nil || topic == b.source.AcceptedTopic || topic == b.source.DeadLetterTopic {
+				b.outputs[o.accepted] = append(b.outputs[o.accepted], o)
 			}
 		}
 		ends, err := d.settled(ctx, topic)
@@ -395,11 +398,7 @@ func (d *deep) report() {
 // beginnings says what the outputs of a kind have forgotten.
 func (b *book) beginnings(is kind) string {
 	var all []string
-	for _, accepted := range []bool{true, false} {
-		o := b.outputs[accepted]
-		if is == isAccepted && !accepted || is == isRejected && accepted {
-			continue
-		}
+	for _, o := range b.outputsOf(is) {
 		for _, partition := range slices.Sorted(maps.Keys(o.lanes)) {
 			if start := o.lanes[partition].start; start > 0 {
 				all = append(all, fmt.Sprintf("%s/%d holds nothing before offset %d", o.topic, partition, start))

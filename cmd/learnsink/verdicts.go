@@ -14,6 +14,7 @@ import (
 // verdicts compares what rows were judged to be with what they would be now.
 type verdicts struct {
 	source    *handlers.Source
+	replays   *handlers.Replays // nil but of the replay topic, where each row names its source
 	log       store.Log
 	db        *store.Store
 	stretches []stretch
@@ -46,6 +47,9 @@ func (s *setter) previewVerdicts(ctx context.Context, n *plan) error {
 	}
 	v := &verdicts{source: n.source, log: n.log(), db: s.db, now: time.Now(), kept: p.NextOffset,
 		stretches: stretches(legs(n.log(), p, sets[p.TopicPartition]))}
+	if replays := s.config.replays(); replays != nil && replays.Topic == p.Topic {
+		v.replays = replays
+	}
 	kept, ok, err := s.db.JudgedSince(ctx, v.log, v.now.Add(-s.config.Retention))
 	if err != nil {
 		return err
@@ -76,22 +80,46 @@ func (s *setter) previewVerdicts(ctx context.Context, n *plan) error {
 
 // judge judges rows and compares.
 func (v *verdicts) judge(ctx context.Context, records []handlers.Record) error {
-	if len(records) == 0 {
-		return nil
+	for len(records) > 0 {
+		source, n := v.source, len(records)
+		if v.replays != nil {
+			source, n = v.replays.Of(&records[0]).Source, 1
+			for n < len(records) && v.replays.Of(&records[n]).Source == source {
+				n++
+			}
+		}
+		if err := v.judgeOf(ctx, source, records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
 	}
-	decoder, refs := v.source.Rules.Decoder(), handlers.NewReferences()
+	return nil
+}
+
+// judgeOf is judge, of rows of one source.
+func (v *verdicts) judgeOf(ctx context.Context, source *handlers.Source, records []handlers.Record) error {
+	decoder, refs := source.Rules.Decoder(), handlers.NewReferences()
 	rows := make([]handlers.Row, len(records))
 	for i := range records {
 		records[i].Incarnation = v.log.Incarnation
-		decoder.Decode(&rows[i], &records[i], handlers.EventTime(&records[i], v.source.EventTimeHeader, v.now))
+		decoder.Decode(&rows[i], &records[i], handlers.EventTime(&records[i], source.EventTimeHeader, v.now))
+		if v.replays != nil {
+			says := handlers.ReplayOf(&records[i])
+			rows[i].Replays(&says)
+		}
 		rows[i].Refer(refs)
 	}
 	facts, err := v.db.Facts(ctx, refs)
 	if err != nil {
 		return err
 	}
-	decisions := v.source.Rules.DecideAll(rows, facts)
-	if err := v.db.Settle(ctx, v.source, decisions); err != nil {
+	decisions := source.Rules.DecideAll(rows, facts)
+	if v.replays != nil && source == v.replays.None {
+		for i := range decisions {
+			decisions[i] = source.Rules.NoSource(decisions[i].Record, decisions[i].EventTime, decisions[i].Replay)
+		}
+	}
+	if err := v.db.Settle(ctx, source, decisions); err != nil {
 		return err
 	}
 	were, err := v.db.RejectedCodes(ctx, v.log, records[0].Offset, records[len(records)-1].Offset+1)
