@@ -98,7 +98,8 @@ func check(b *handlers.Batch) error {
 //
 // Locks are taken in one order, so that batches of several partitions wait for
 // each other and never in a circle: position, catalogue, tracking,
-// tracking_deleted, intervention, room, and within a table by key. The one
+// tracking_deleted, intervention, room, rejection (of what is replayed),
+// job_item, and within a table by key. The one
 // exception gives up before the circle closes: tracking.go.
 func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	conn, err := s.pool.Acquire(ctx)

@@ -87,20 +87,22 @@ func jobOf(d *handlers.Decision) pgtype.Int8 {
 const (
 	lockReplayed = `SELECT id FROM learnsink.rejection WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE`
 
-	// sameOutcome: it is this record's outcome already that stands there.
-	sameOutcome = `coalesce(u.outcome IN (r.judged_by, r.settled_by), false)`
+	// Of a record that is judged anew (its position was set back) the line
+	// speaks already: in what was said last, or in what was said before.
+	saidLast   = `coalesce(u.outcome IN (r.judged_by, r.settled_by), false)`
+	saidBefore = `r.history @> jsonb_build_array(jsonb_build_object('id', u.outcome))`
 
 	settleReplayed = `
 WITH outcome AS (
-  SELECT u.*, r.attempt + CASE WHEN u.waited OR ` + sameOutcome + ` THEN 0 ELSE 1 END AS attempt,
+  SELECT u.*, r.attempt + CASE WHEN u.waited OR ` + saidLast + ` OR ` + saidBefore + ` THEN 0 ELSE 1 END AS attempt,
     CASE WHEN u.verdict IN ('rejected', 'superseded') AND r.judged_by IS DISTINCT FROM u.outcome THEN jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'attempt', r.attempt, 'at', to_char(coalesce(last.rejected_at, r.rejected_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
       'id', coalesce(r.judged_by, r.id), 'job', last.job, 'codes', to_jsonb(r.codes), 'errors', r.errors))) ELSE '[]' END AS before
   FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
     AS u(id, outcome, verdict, codes, errors, job, waited)
   JOIN learnsink.rejection r ON r.id = u.id LEFT JOIN learnsink.rejection last ON last.id = r.judged_by
-  WHERE r.state <> 'erased' AND (r.state IN ('open', 'replaying', 'waiting', 'quarantined') OR ` + sameOutcome + `
-    OR r.state <> 'resolved' AND u.verdict IN ('accepted', 'dropped')))
+  WHERE r.state <> 'erased' AND (r.settled_by = u.outcome OR CASE WHEN u.verdict IN ('accepted', 'dropped') THEN r.state <> 'resolved'
+    ELSE r.state IN ('open', 'replaying', 'waiting', 'quarantined') AND NOT ` + saidBefore + ` END))
 UPDATE learnsink.rejection r SET
   state = CASE WHEN o.verdict = 'superseded' THEN 'superseded'
                WHEN o.verdict <> 'rejected' THEN 'resolved'

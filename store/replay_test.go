@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"learnsink/handlers"
+	"learnsink/store"
 )
 
 // replayTopic is a source as its rows are treated when they are sent again.
@@ -368,6 +369,29 @@ func TestReplaySettles(t *testing.T) {
 		o.replay(sent)
 		if got := w.text(`SELECT state, attempt, codes, settled_by FROM learnsink.rejection WHERE id = $1`, id); got != "(open,2,{registration_not_found},)" {
 			t.Errorf("rejected after all: %s", got)
+		}
+		w.audit()
+	})
+
+	t.Run("a position that is set back over several attempts: the line says what it said", func(t *testing.T) {
+		w, original, _, o := house(t)
+		var sent []*handlers.Record
+		for i := range 3 {
+			sent = append(sent, again(o, int64(i), original, handlers.Replay{Of: id, Attempt: i + 2}, worse...))
+			o.replay(sent[i])
+		}
+		line := func() string {
+			return w.text(`SELECT state, attempt, codes, judged_by, history FROM learnsink.rejection WHERE id = $1`, id)
+		}
+		before := line()
+		w.exec(`DELETE FROM learnsink.outbox`)
+		if _, err := w.SetPosition(t.Context(), store.PositionChange{TopicPartition: o.TopicPartition, Epoch: o.Epoch, To: 0, Mode: store.Republish}); err != nil {
+			t.Fatal(err)
+		}
+		o.Position = w.claim(w.Store, o.source, 0).Position
+		o.replay(sent...)
+		if got := line(); got != before {
+			t.Errorf("%s\nwas %s", got, before)
 		}
 		w.audit()
 	})

@@ -48,7 +48,7 @@ var mutants = []mutant{
 		{apply, "err := s.pool.QueryRow(ctx, lockPosition, b.Source.Topic", "err := s.pool.QueryRow(ctx, lockPosition[:len(lockPosition)-len(\" FOR UPDATE\")], b.Source.Topic"},
 	}},
 	{"safe-to-retry-believed", "a COMMIT without a reply is taken for not done where pgx says that trying again is safe", chaos, []edit{
-		{apply, "		case errors.Is(err, errFaster), again(err):\n", "		case errors.Is(err, errFaster), again(err), unsaid:\n"},
+		{apply, "		case errors.Is(err, errFaster), again(err), outOfPatience", "		case errors.Is(err, errFaster), again(err), unsaid, outOfPatience"},
 		{apply, "		case errors.Is(err, errUnknown):\n", "		case errors.Is(err, errUnknown) && !unsaid:\n"},
 		{apply, "		err := s.apply(ctx, b, &way)\n", "		err := s.apply(ctx, b, &way)\n		unsaid := errors.Is(err, errUnknown) && pgconn.SafeToRetry(err)\n"},
 	}},
