@@ -34,7 +34,7 @@ var mutants = []mutant{
 		{apply, "	case next != b.From:\n		return fmt.Errorf(\"%w: at %d, not %d\", handlers.ErrMoved, next, b.From)\n", ""},
 		{apply, "AND epoch = $3 AND next_offset = $4`", "AND $3::bigint IS NOT NULL AND $4::bigint IS NOT NULL`"},
 		// The keys of ledger and outbox compare as well.
-		{ledger, "$10::text::jsonb, $11, $12)`", "$10::text::jsonb, $11, $12) ON CONFLICT DO NOTHING`"},
+		{ledger, "$11::text::jsonb, $12, $13)`", "$11::text::jsonb, $12, $13) ON CONFLICT DO NOTHING`"},
 		{apply, "payload) VALUES ($1, $2, $3, $4, $5)`", "payload) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`"},
 	}},
 	{"kafka-offset-for-the-truth", "reading goes on at the offset that the group has committed", simulation, []edit{
