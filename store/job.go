@@ -123,8 +123,8 @@ func jobTakes(kind string) string {
 // CreateJob freezes a list of rows as a job, in one transaction: the dispatcher
 // of serve sends them, in the order of their source topic, partition and
 // offset, and those of learnsink's own as they come. Dead letters that are to
-// be sent become replaying. Those that are not open (for a release: waiting) by
-// now are left out, as is what comes twice: frozen is how many rows the job
+// be sent become replaying. Those that are not open (for a release: waiting; to
+// be written over what is newer: superseded, too) by now are left out, as is what comes twice: frozen is how many rows the job
 // has. Without any there is no job, and id is 0. An error of items undoes it all.
 //
 // After an error of the connection the job may be there. To create it again
@@ -264,7 +264,8 @@ const (
 	freezeJob = `
 WITH locked AS MATERIALIZED (
   SELECT r.id FROM learnsink.rejection r
-  WHERE r.id IN (SELECT rejection FROM job_new) AND r.state = $2
+  WHERE r.id IN (SELECT rejection FROM job_new) AND (r.state = $2
+    OR r.state = 'superseded' AND r.id IN (SELECT rejection FROM job_new WHERE overwrite IS NOT NULL))
   ORDER BY r.id FOR UPDATE
 ), taken AS (
   UPDATE learnsink.rejection r SET state = 'replaying', job = $1 FROM locked WHERE r.id = locked.id

@@ -205,6 +205,22 @@ func TestCreateJob(t *testing.T) {
 	})
 }
 
+// A dead letter that was superseded is sent again only to be written over what
+// was seen to be newer.
+func TestCreateJobOverwrites(t *testing.T) {
+	w := newWorld(t)
+	ids := w.plantRejections("learning.tracking", 0, 3)
+	w.exec(`UPDATE learnsink.rejection SET state = 'superseded' WHERE source_offset < 2`)
+	_, frozen := w.createJob(store.JobReplay, func(yield func(store.JobItem, error) bool) {
+		_ = yield(store.JobItem{Rejection: ids[0]}, nil) && yield(store.JobItem{Rejection: ids[1], Overwrite: "what was seen"}, nil) &&
+			yield(store.JobItem{Rejection: ids[2]}, nil)
+	})
+	got, want := w.text(`SELECT source_offset, state FROM learnsink.rejection ORDER BY 1`), "(0,superseded)\n(1,replaying)\n(2,replaying)"
+	if frozen != 2 || got != want {
+		t.Errorf("%d frozen:\n%s\nwant:\n%s", frozen, got, want)
+	}
+}
+
 func TestTurnJob(t *testing.T) {
 	w := newWorld(t)
 	ids := w.plantRejections("a", 0, 10)
