@@ -71,9 +71,9 @@ type Difference struct {
 	Row    *string `json:"row"`
 }
 
-// Catalogue answers what rows refer to.
+// Catalogue answers what rows refer to, as it is at this moment.
 type Catalogue interface {
-	Facts(ctx context.Context, refs *handlers.References) (*handlers.Facts, error)
+	FactsNow(ctx context.Context, refs *handlers.References) (*handlers.Facts, error)
 }
 
 // Tables tell what is stored under the keys of accepted decisions.
@@ -201,7 +201,7 @@ func (j *Judge) run(ctx context.Context, cases []*row) error {
 		rows[i].Replays(&c.replay)
 		rows[i].Refer(refs)
 	}
-	facts, err := j.catalogue.Facts(ctx, refs)
+	facts, err := j.catalogue.FactsNow(ctx, refs)
 	if err != nil {
 		return err
 	}
