@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,6 +89,36 @@ func TestServeOverHTTP(t *testing.T) {
 			t.Errorf("%s is not among the metrics", want)
 		}
 	}
+
+	// POST /check judges by the catalogue of now, which this process, that has
+	// nothing to apply, was not told of.
+	row := `{"candidateLogin":"ines","lovCode":"FIRE-1","sessionGuid":"se-1"}` + "\n"
+	judged := func(want string) {
+		t.Helper()
+		response, err := http.Post("http://"+people+"/check?action=tracking", "application/x-ndjson", strings.NewReader(row))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK || !strings.HasPrefix(string(text), `{"line":1,"verdict":"`+want+`",`) || response.Trailer.Get("Learnsink-Rows") != "1" {
+			t.Errorf("%d %v, not %s: %s", response.StatusCode, err, want, text)
+		}
+	}
+	catalog := t.TempDir()
+	load := func(files map[string]string) {
+		t.Helper()
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(catalog, name+".csv"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must("catalog", "load", catalog)
+	}
+	load(map[string]string{"learners": "login\nines\n", "learning_objects": "guid,code\nlo-1,FIRE-1\n", "trainings": "id,pathCode\n1,SAFE\n", "sessions": "id,guid,trainingId\n1,se-1,1\n"})
+	judged("rejected")
+	load(map[string]string{"registrations": "learnerLogin,sessionGuid\nines,se-1\n"})
+	judged("accepted")
 
 	stop()
 	if got := <-done; got != exitDone {
