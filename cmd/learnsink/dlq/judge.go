@@ -146,17 +146,6 @@ func (j *Judge) Page(ctx context.Context, letters []store.Letter) ([]Verdict, er
 	return verdicts, j.run(ctx, cases)
 }
 
-// One judges one dead letter, whatever its state is: what a replay of it would
-// do now.
-func One(ctx context.Context, sources []*handlers.Source, replayTopic string, catalogue Catalogue, tables Tables, r *store.Rejection) (*Verdict, error) {
-	letter := store.Letter{ID: r.ID, State: string(r.State), Record: r.Record(), EventAt: r.EventAt, Attempt: r.Attempt}
-	verdicts, err := NewJudge(sources, replayTopic, catalogue, tables, letter.State).Page(ctx, []store.Letter{letter})
-	if err != nil {
-		return nil, err
-	}
-	return &verdicts[0], nil
-}
-
 // row is a dead letter that is judged, as it would stand on the replay topic.
 type row struct {
 	source  *handlers.Source

@@ -12,8 +12,8 @@ import (
 	"learnsink/store"
 )
 
-// Found is a dead letter as it lies in a dead-letter topic.
-type Found struct {
+// TopicLetter is a dead letter as it lies in a dead-letter topic.
+type TopicLetter struct {
 	store.Letter
 	// Truncated: it did not fit the topic whole, so there is nothing to send.
 	Truncated  bool
@@ -23,9 +23,9 @@ type Found struct {
 	RejectedAt time.Time
 }
 
-// FoundID returns the id of the dead letter that a record of a dead-letter
+// TopicLetterID returns the id of the dead letter that a record of a dead-letter
 // topic is about, and which attempt at it; an attempt is about its original.
-func FoundID(rec *handlers.Record) (id string, attempt int, err error) {
+func TopicLetterID(rec *handlers.Record) (id string, attempt int, err error) {
 	id = header(rec, "learnsink.id")
 	if id == "" {
 		return "", 0, fmt.Errorf("%s/%d offset %d: a record without learnsink.id is no dead letter", rec.Topic, rec.Partition, rec.Offset)
@@ -40,12 +40,12 @@ func FoundID(rec *handlers.Record) (id string, attempt int, err error) {
 	return id, attempt, nil
 }
 
-// ReadFound reads a record of a dead-letter topic.
-func ReadFound(rec *handlers.Record) (f Found, err error) {
-	fail := func(what string) (Found, error) {
-		return Found{}, fmt.Errorf("%s/%d offset %d: %s", rec.Topic, rec.Partition, rec.Offset, what)
+// ReadTopicLetter reads a record of a dead-letter topic.
+func ReadTopicLetter(rec *handlers.Record) (f TopicLetter, err error) {
+	fail := func(what string) (TopicLetter, error) {
+		return TopicLetter{}, fmt.Errorf("%s/%d offset %d: %s", rec.Topic, rec.Partition, rec.Offset, what)
 	}
-	if f.ID, f.Attempt, err = FoundID(rec); err != nil {
+	if f.ID, f.Attempt, err = TopicLetterID(rec); err != nil {
 		return f, err
 	}
 	origin, ok := parseID(f.ID)

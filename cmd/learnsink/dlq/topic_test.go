@@ -32,16 +32,16 @@ func deadLetter(t *testing.T, rec *handlers.Record, replay *handlers.Replay, off
 }
 
 // A dead letter of a topic is the original again, whichever attempt it is.
-func TestReadFound(t *testing.T) {
+func TestReadTopicLetter(t *testing.T) {
 	original := &handlers.Record{Topic: "learning.tracking", Partition: 3, Offset: 17, Incarnation: 2, Timestamp: day.Add(1500 * time.Microsecond),
 		Key: []byte("k"), Value: []byte(tracked("nobody", "o0", "")), Headers: []handlers.Header{{Key: "ce_source", Value: []byte("lms")}, {Key: "empty"}}}
-	want := dlq.Found{
+	want := dlq.TopicLetter{
 		Letter: store.Letter{ID: "learning.tracking~2-3-17", State: "open", EventAt: original.Timestamp, Attempt: 1, Record: *original},
 		Action: handlers.Tracking, Rules: source(t, handlers.Tracking).Rules.Hash(), RejectedAt: day.Add(time.Hour),
 		Errors: []handlers.Error{{Code: handlers.LONotFound, Field: "lovGuid", Value: "o0", Message: "Learning object version with guid [o0] is not found."},
 			{Code: handlers.NoRegistration, Message: "No registration found for given parameters."}},
 	}
-	got, err := dlq.ReadFound(deadLetter(t, original, nil, 5, false))
+	got, err := dlq.ReadTopicLetter(deadLetter(t, original, nil, 5, false))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
@@ -52,21 +52,21 @@ func TestReadFound(t *testing.T) {
 	again.Topic, again.Partition, again.Offset, again.Incarnation = replayTopic, 0, 99, 1
 	again.Headers = append(again.Headers[:2:2], replay.Headers()...)
 	want.Attempt = 3
-	got, err = dlq.ReadFound(deadLetter(t, &again, replay, 6, false))
+	got, err = dlq.ReadTopicLetter(deadLetter(t, &again, replay, 6, false))
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("an attempt: %v\n%s", err, diff)
 	}
-	if id, attempt, err := dlq.FoundID(deadLetter(t, &again, replay, 6, false)); id != want.ID || attempt != 3 || err != nil {
+	if id, attempt, err := dlq.TopicLetterID(deadLetter(t, &again, replay, 6, false)); id != want.ID || attempt != 3 || err != nil {
 		t.Errorf("%s %d %v", id, attempt, err)
 	}
 
-	got, err = dlq.ReadFound(deadLetter(t, original, nil, 5, true))
+	got, err = dlq.ReadTopicLetter(deadLetter(t, original, nil, 5, true))
 	if err != nil || !got.Truncated {
 		t.Errorf("one that was cut is not known as such: %v", err)
 	}
 }
 
-func TestReadFoundRefuses(t *testing.T) {
+func TestReadTopicLetterRefuses(t *testing.T) {
 	good := func() *handlers.Record {
 		return deadLetter(t, &handlers.Record{Topic: "learning.tracking", Timestamp: day, Value: []byte("{}")}, nil, 7, false)
 	}
@@ -82,7 +82,7 @@ func TestReadFoundRefuses(t *testing.T) {
 		if key == "" {
 			rec.Headers = nil
 		}
-		if _, err := dlq.ReadFound(rec); err == nil || !strings.Contains(err.Error(), "learning.dead-letter/0 offset 7: ") {
+		if _, err := dlq.ReadTopicLetter(rec); err == nil || !strings.Contains(err.Error(), "learning.dead-letter/0 offset 7: ") {
 			t.Errorf("%s %q: %v", key, value, err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestReadFoundRefuses(t *testing.T) {
 				rec.Headers[i].Value = []byte(id)
 			}
 		}
-		if f, err := dlq.ReadFound(rec); err == nil {
+		if f, err := dlq.ReadTopicLetter(rec); err == nil {
 			t.Errorf("%q is read as %+v", id, f.Record)
 		}
 	}
