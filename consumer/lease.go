@@ -420,8 +420,15 @@ func (l *lease) judge(ctx context.Context, b *batch) (*judged, error) {
 		}
 	}
 	if b.source.Wait > 0 {
-		if err := l.wait(ctx, rows, decisions, facts); errors.Is(err, handlers.ErrStaleFacts) {
-			return l.judge(ctx, b)
+		ask := func(ctx context.Context, refs *handlers.References) (more *handlers.Facts, err error) {
+			err = l.attempt(ctx, "facts", func(ctx context.Context) (err error) {
+				more, err = l.store.Facts(ctx, refs)
+				return err
+			})
+			return more, err
+		}
+		if err := waitFor(ctx, ask, rows, decisions, facts); errors.Is(err, handlers.ErrStaleFacts) {
+			return l.judge(ctx, b) // the catalogue has changed in between
 		} else if err != nil {
 			return nil, err
 		}
@@ -464,31 +471,6 @@ func (l *lease) replayed(b *batch) []handlers.Replay {
 		says[i] = handlers.ReplayOf(&b.records[i])
 	}
 	return says
-}
-
-// wait makes those rows wait that lack nothing but what they refer to. What
-// exactly that is takes one more question, which is asked of them alone;
-// ErrStaleFacts where the answer is of another catalogue.
-func (l *lease) wait(ctx context.Context, rows []handlers.Row, decisions []handlers.Decision, facts *handlers.Facts) error {
-	refs, any := handlers.Lacking(rows, decisions)
-	if !any {
-		return nil
-	}
-	if len(refs.Contexts) > 0 {
-		var more *handlers.Facts
-		if err := l.attempt(ctx, "facts", func(ctx context.Context) (err error) {
-			more, err = l.store.Facts(ctx, refs)
-			return err
-		}); err != nil {
-			return err
-		}
-		if more.Version != facts.Version {
-			return handlers.ErrStaleFacts
-		}
-		facts.Contexts = more.Contexts
-	}
-	handlers.Wait(rows, decisions, facts)
-	return nil
 }
 
 // enqueue adds the entry of a batch that has been applied.

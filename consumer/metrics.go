@@ -23,6 +23,7 @@ type Metrics struct {
 	stages     *prometheus.HistogramVec
 	failures   *prometheus.CounterVec
 	moved      *prometheus.CounterVec
+	released   *prometheus.CounterVec
 	corrupted  *prometheus.CounterVec
 	lastEvent  *prometheus.GaugeVec
 	rebalances prometheus.Counter
@@ -50,6 +51,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Time that a batch spent in a stage of its road (decode, facts, decide, apply, publish, commit), waiting for its turn not included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"stage"}),
 		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage.", "stage"),
+		released: counter("rows_released_total", "Rows that were let out of the waiting room, by why (catalogue: what they waited for has come; deadline).", "why"),
 		moved: counter("group_offset_moved_total",
 			"Times that the group's offset was found moved by somebody else, by source topic. It decides nothing.", "topic"),
 		corrupted: counter("corrupt_batches_total",
@@ -62,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.records, m.skipped, m.rows, m.rejections, m.absent, m.batchRows, m.batchBytes,
-			m.stages, m.failures, m.corrupted, m.moved, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
+			m.stages, m.failures, m.corrupted, m.moved, m.released, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
 	}
 	return m
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -206,4 +207,12 @@ func bounded(name string) string {
 		cut--
 	}
 	return name[:cut] + "…" + hex.EncodeToString(sum[:8])
+}
+
+// WaitingRow is a row in the waiting room.
+type WaitingRow struct {
+	ID       string
+	Record   Record // without its timestamp: EventAt says what counts
+	EventAt  time.Time
+	WaitsFor []string
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -51,12 +52,26 @@ func (o *owner) wait(b *handlers.Batch, records ...*handlers.Record) *handlers.B
 // applyWaiting applies records of which some may wait, and moves on.
 func (o *owner) applyWaiting(records ...*handlers.Record) *handlers.Batch {
 	o.w.t.Helper()
-	b := o.wait(o.batch(records...), records...)
-	if err := o.st.Apply(context.Background(), b); err != nil {
-		o.w.t.Fatal(err)
-	}
+	b := o.applyJudged(func() *handlers.Batch { return o.wait(o.batch(records...), records...) })
 	o.NextOffset = b.To
 	return b
+}
+
+// applyJudged applies what judge returns, and judges again where the catalogue
+// has changed since.
+func (o *owner) applyJudged(judge func() *handlers.Batch) *handlers.Batch {
+	o.w.t.Helper()
+	for {
+		b := judge()
+		err := o.st.Apply(context.Background(), b)
+		if errors.Is(err, handlers.ErrStaleFacts) {
+			continue
+		}
+		if err != nil {
+			o.w.t.Fatal(err)
+		}
+		return b
+	}
 }
 
 // A row that waits is counted as such, keeps all that it said, and has no output.

@@ -314,6 +314,8 @@ func (c *config) waiting(s *sourceText) (time.Duration, configError) {
 		return 0, configError{{s.deadlinePlace, "deadline: is how long rows wait, and these do not: say onMissingReference: wait, or leave it out"}}
 	case s.onMissing != "wait":
 		return 0, nil
+	case c.replayTopic() == "":
+		return 0, configError{{s.place, "onMissingReference: wait: rows that have waited come back over the replay topic, and replayTopic is off: name one, or say reject"}}
 	case s.deadline == "":
 		s.deadline, s.deadlinePlace = showPeriod(defaultDeadline), s.place
 	}

@@ -165,6 +165,9 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 		if reader != nil {
 			g.Go(func() error { return reader.Run(ctx) })
 		}
+		if c.replayTopic() != "" {
+			g.Go(func() error { return worker.Releaser(roomStore{db}).Run(ctx) })
+		}
 		g.Go(func() error { return keep(ctx, db, c.Retention, log) })
 		return g.Wait()
 	})
@@ -173,6 +176,18 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 		log.Info().Msg("learnsink has stopped")
 	}
 	return err
+}
+
+// roomStore is the store as the consumer's releaser wants it.
+type roomStore struct{ *store.Store }
+
+// LeadRoom takes the right to let rows out of the waiting room.
+func (s roomStore) LeadRoom(ctx context.Context) (consumer.Room, bool, error) {
+	room, led, err := s.Store.LeadRoom(ctx)
+	if room == nil {
+		return nil, led, err // and no interface that holds nil
+	}
+	return room, led, err
 }
 
 // awaitSchema returns once the database answers and its schema fits. One that

@@ -34,6 +34,7 @@ COMMENT ON COLUMN learnsink.rejection.settled_by IS 'The id of the outcome that 
 -- One row tells of all that wait for the same: they are found by it, each in its order; and by when they are to go.
 CREATE INDEX rejection_waits_for ON learnsink.rejection (waits_for, source_topic, source_partition, incarnation, source_offset) WHERE state = 'waiting';
 CREATE INDEX rejection_deadline ON learnsink.rejection (deadline) WHERE state = 'waiting';
+CREATE INDEX rejection_waiting ON learnsink.rejection (source_topic, rejected_at) WHERE state = 'waiting';
 COMMENT ON COLUMN learnsink.rejection.waits_for IS 'waiting: what is missing, such as {session guid s-12}. It stays once the row has been released. Personal data, where it names a learner.';
 COMMENT ON COLUMN learnsink.rejection.deadline IS 'waiting: when it becomes an ordinary dead letter. By the clock: so long after it came in. It stays once the row has been released, and tells that it has waited.';
 
