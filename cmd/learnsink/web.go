@@ -178,11 +178,12 @@ func port(address string) string {
 type storeCollector struct {
 	db                               *store.Store
 	up, age, version, oldest, outbox *prometheus.Desc
+	waiting, waitingOldest           *prometheus.Desc
 }
 
 func newStoreCollector(db *store.Store) *storeCollector {
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("learnsink_"+name, help, nil, nil)
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("learnsink_"+name, help, labels, nil)
 	}
 	return &storeCollector{
 		db:      db,
@@ -191,12 +192,15 @@ func newStoreCollector(db *store.Store) *storeCollector {
 		version: desc("catalogue_version", "The catalogue's version: how often it was loaded."),
 		outbox:  desc("outbox_entries", "Batches in the outbox, of all partitions: applied and not known to be published."),
 		oldest:  desc("outbox_oldest_seconds", "Age of the oldest entry in the outbox; 0 where there is none."),
+		waiting: desc("waiting_rows", "Rows that wait for what they refer to, by source topic; missing where none do.", "topic"),
+		waitingOldest: desc("waiting_oldest_seconds",
+			"How long ago the first of the rows that wait came in, by source topic; missing where none do.", "topic"),
 	}
 }
 
 // Describe tells what Collect gives.
 func (c *storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.age, c.version, c.outbox, c.oldest} {
+	for _, d := range []*prometheus.Desc{c.up, c.age, c.version, c.outbox, c.oldest, c.waiting, c.waitingOldest} {
 		ch <- d
 	}
 }
@@ -205,8 +209,8 @@ func (c *storeCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	gauge := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	version, loaded, err := c.db.CatalogueVersion(ctx)
 	if err != nil {
@@ -231,4 +235,12 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.outbox, float64(entries))
 	gauge(c.oldest, oldest.Seconds())
+	waiting, err := c.db.WaitingCounts(ctx)
+	if err != nil {
+		return // the others are there, and these are late
+	}
+	for _, w := range waiting {
+		gauge(c.waiting, float64(w.Rows), w.Topic)
+		gauge(c.waitingOldest, time.Since(w.Oldest).Seconds(), w.Topic)
+	}
 }
