@@ -55,6 +55,9 @@ func (s *Store) Apply(ctx context.Context, b *handlers.Batch) (err error) {
 		case err == nil:
 			s.habits.learn(b.TopicPartition(), way)
 			return nil
+		case errors.Is(err, handlers.ErrStaleFacts):
+			_ = s.catchUp(ctx) // where this fails nothing is remembered
+			return err
 		case errors.Is(err, errUnknown):
 			committed, resolveErr := s.resolve(ctx, b)
 			if resolveErr != nil {
@@ -145,7 +148,6 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	case next != b.From:
 		return fmt.Errorf("%w: at %d, not %d", handlers.ErrMoved, next, b.From)
 	case version != b.FactsVersion && len(b.Decisions) > 0:
-		s.cache.heed(version)
 		return handlers.ErrStaleFacts
 	}
 

@@ -20,6 +20,7 @@ type bulk struct {
 	misses  [kinds]int // lookups of this catalogue, by kind
 	running bool
 	tried   [kinds]bool // read, or too large: not again for this catalogue
+	recent  []*change   // of the catalogue, small ones, the last of them to the present one
 
 	// end stops what runs when the store is closed.
 	end     context.CancelFunc
@@ -30,7 +31,7 @@ type bulk struct {
 // bulkAfter is how many lookups of a kind are answered one by one.
 const bulkAfter = 3000
 
-func (b *bulk) forget() { b.misses, b.tried = [kinds]int{}, [kinds]bool{} }
+func (b *bulk) forget() { b.misses, b.tried, b.recent = [kinds]int{}, [kinds]bool{}, nil }
 
 func (b *bulk) missed(ref handlers.LearnerRef) {
 	kind, _ := keyOf(ref)
@@ -61,13 +62,16 @@ func (s *Store) warm() {
 	}
 	c.bulk.group.Go(func() {
 		a, version, err := s.readCatalogue(c.bulk.context, want)
+		if err == nil {
+			err = s.catchUp(c.bulk.context) // that may be of a later catalogue than what is remembered
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.bulk.running = false
 		switch {
 		case err != nil: // once as many lookups more have been made
 			c.bulk.forget()
-		case a != nil && version == c.version:
+		case a != nil && c.bring(a, version):
 			c.whole = a
 		}
 	})

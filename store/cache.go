@@ -10,7 +10,8 @@ import (
 // cache keeps what tracking rows refer to in memory: learners, their
 // registrations, learning objects. It is of one catalogue at a time, and right
 // by construction: apply refuses a batch whose facts are of another catalogue
-// than the database's, and tells it so (heed).
+// than the database's, and then what is remembered is brought up to that
+// (catchUp).
 //
 // It is bounded. Answers are kept in two generations: new ones go into the
 // young one, and once that is full, what the old one holds is forgotten.
@@ -150,10 +151,12 @@ func (c *cache) object(of func(*answers) map[string]handlers.LearningObject, key
 func (c *cache) keep(f *handlers.Facts, asked *handlers.References) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.Version < c.version {
-		return // it was asked before a load; should the database have gone back, apply says so
+	if c.version == 0 {
+		c.reset(f.Version)
 	}
-	c.reset(f.Version)
+	if f.Version != c.version {
+		return // it was asked before or after a change: apply says which, should the database have gone back
+	}
 	c.erased, c.erasedOf = f.Erased, f.Version
 	for ref := range asked.Learners {
 		c.bulk.missed(ref)
@@ -238,6 +241,9 @@ func keyOf(ref handlers.LearnerRef) (kind int, key string) {
 func (a *answers) learner(ref handlers.LearnerRef) (id int64, known bool) {
 	kind, key := keyOf(ref)
 	n, known := a.learners[kind].get(key)
+	if n == forgotten {
+		return 0, false
+	}
 	return int64(n), known || a.complete[kind]
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"learnsink/handlers"
 	"learnsink/store"
@@ -645,4 +646,128 @@ func TestCatalogueTopics(t *testing.T) {
 			t.Errorf("room: %s", got)
 		}
 	})
+}
+
+// What is remembered answers as the database does, whatever events change.
+func TestRememberedHeedsEvents(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			ctx := t.Context()
+			rng := rand.New(rand.NewPCG(seed, 66))
+			k := newTopics(t, 1)
+			s := &story{rng, map[catalogue.Kind]map[string]string{}, k.say}
+			for range 60 {
+				s.step()
+			}
+			k.begin()
+			k.read()
+			reader := open(t, k.w.url)
+			refs := func() *handlers.References {
+				refs := handlers.NewReferences()
+				for i := range people {
+					for _, ref := range []handlers.LearnerRef{{Login: fmt.Sprintf("l%d", i)}, {RefNumber: fmt.Sprintf("r%d", i)}, {Email: fmt.Sprintf("e%d@x.org", i)},
+						{Login: fmt.Sprintf("l%d", i), Email: fmt.Sprintf("e%d@x.org", i)}} {
+						if rng.IntN(3) > 0 {
+							refs.Learners[ref] = struct{}{}
+						}
+					}
+					refs.LearningObjectGUIDs[fmt.Sprintf("o-%d", i)] = struct{}{}
+					refs.LearningObjectCodes[fmt.Sprint(i%3)] = struct{}{}
+				}
+				return refs
+			}
+			remembered := 0
+			for step := range 40 {
+				for range 1 + rng.IntN(2) {
+					s.step()
+					if rng.IntN(4) == 0 { // who goes by whose reference number changes
+						i := rng.IntN(people)
+						s.put(catalogue.Learners, fmt.Sprintf("L%d", i), map[string]any{"login": fmt.Sprintf("l%d", i), "refNumber": fmt.Sprintf("r%d", rng.IntN(people)),
+							"email": fmt.Sprintf("E%d@x.org", rng.IntN(people)), "createdAt": fmt.Sprintf("20%02d-01-01", 10+rng.IntN(9))})
+					}
+				}
+				k.read()
+				switch rng.IntN(12) {
+				case 0:
+					store.ReadWhole(t, reader)
+				case 1:
+					store.Age(reader)
+				}
+				if err := store.CatchUp(reader); err != nil {
+					t.Fatal(err)
+				}
+				asked := refs()
+				known, err := reader.Facts(ctx, asked)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fresh, err := reader.FactsNow(ctx, asked)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(fresh.Learners, known.Learners); diff != "" {
+					t.Fatalf("step %d, learners, from the database (-) and as remembered (+):\n%s", step, diff)
+				}
+				if diff := cmp.Diff(fresh.Registrations, known.Registrations, cmpopts.EquateEmpty()); diff != "" {
+					t.Fatalf("step %d, registrations, from the database (-) and as remembered (+):\n%s", step, diff)
+				}
+				if diff := cmp.Diff(fresh.LearningObjectsByGUID, known.LearningObjectsByGUID) + cmp.Diff(fresh.LearningObjectsByCode, known.LearningObjectsByCode); diff != "" {
+					t.Fatalf("step %d, learning objects:\n%s", step, diff)
+				}
+				if known.Version != fresh.Version {
+					t.Fatalf("step %d: facts of catalogue %d, not %d", step, known.Version, fresh.Version)
+				}
+				remembered += store.Remembered(reader, asked)
+			}
+			if remembered == 0 {
+				t.Error("nothing was ever remembered")
+			}
+		})
+	}
+}
+
+// A drip of events leaves what it does not touch remembered, also in what is
+// read of the whole catalogue meanwhile.
+func TestEventsForgetLittle(t *testing.T) {
+	k := newTopics(t, 1)
+	k.seed()
+	for i := range 100 {
+		k.say(catalogue.Learners, fmt.Sprintf("l%d", i), fmt.Sprintf(`{"login":"l%d"}`, i))
+	}
+	k.begin()
+	k.read()
+	all := handlers.NewReferences()
+	for i := range 100 {
+		all.Learners[handlers.LearnerRef{Login: fmt.Sprintf("l%d", i)}] = struct{}{}
+	}
+	reader := open(t, k.w.url)
+	if _, err := reader.Facts(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	say := func(lines int) {
+		for i := range lines {
+			k.say(catalogue.Registrations, fmt.Sprintf(`{"learnerLogin":"l%d","sessionId":100}`, i), fmt.Sprintf(`{"learnerLogin":"l%d","sessionId":100}`, i))
+			k.read()
+		}
+		if err := store.CatchUp(reader); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(3)
+	if got := store.Remembered(reader, all); got != 97 {
+		t.Errorf("%d of 100 are remembered after 3 events", got)
+	}
+	k.say(catalogue.Sessions, "100", `{"id":100,"trainingId":10,"title":"moved"}`)
+	k.read()
+	if err := store.CatchUp(reader); err != nil {
+		t.Fatal(err)
+	}
+	if got := store.Remembered(reader, all); got != 0 {
+		t.Errorf("%d are remembered after a session was changed, which they may be in", got)
+	}
+	// What is read at once of one catalogue is brought up to the next.
+	store.ReadWholeMeanwhile(t, reader, func() { say(5) })
+	if got := store.Remembered(reader, all); got != 98 { // three are registered already
+		t.Errorf("%d of 100 are remembered of the whole, read while 2 came", got)
+	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"math"
 	"testing"
 	"time"
@@ -70,4 +71,33 @@ func LooksFirst(s *Store, tp handlers.TopicPartition) bool { return s.habits.of(
 // Careful makes the next batches of a partition lock every key first.
 func Careful(s *Store, tp handlers.TopicPartition, batches int) {
 	s.habits.learn(tp, way{careful: batches + 1})
+}
+
+// CatchUp brings what is remembered up to the catalogue that the database holds.
+func CatchUp(s *Store) error { return s.catchUp(context.Background()) }
+
+// Remembered returns how many learners that are asked for are remembered.
+func Remembered(s *Store, refs *handlers.References) (n int) {
+	for ref := range refs.Learners {
+		if _, from := s.cache.learner(ref); from != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// ReadWholeMeanwhile has the store read the catalogue at once, and bring it up
+// to what it has become meanwhile.
+func ReadWholeMeanwhile(t testing.TB, s *Store, meanwhile func()) {
+	t.Helper()
+	whole, version, err := s.readCatalogue(t.Context(), [kinds]bool{byLogin: true, byRefNumber: true, byEmail: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cache.heed(version)
+	meanwhile()
+	if !s.cache.bring(whole, version) {
+		t.Fatal("it is not known what has changed")
+	}
+	s.cache.whole = whole
 }

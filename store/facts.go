@@ -24,6 +24,17 @@ func (s *Store) Facts(ctx context.Context, refs *handlers.References) (facts *ha
 	asked, err := s.ask(ctx, rest)
 	if err == nil && known != 0 && asked.Version != known {
 		// What is known is of another catalogue than what was asked now.
+		if err := s.catchUp(ctx); err != nil {
+			return nil, err
+		}
+		f = handlers.NewFacts(0)
+		if rest = s.cache.answer(refs, f); rest == nil {
+			return f, nil
+		}
+		known = f.Version
+		asked, err = s.ask(ctx, rest)
+	}
+	if err == nil && known != 0 && asked.Version != known { // and it has changed again
 		rest, known = refs, 0
 		asked, err = s.ask(ctx, refs)
 	}

@@ -21,6 +21,9 @@ type slot struct {
 	id   int32
 }
 
+// forgotten is the id of a text that has to be asked for again.
+const forgotten = -1
+
 func (t *table) bytes() int { return 12*len(t.slots) + t.texts.bytes() }
 
 // grow makes room for n entries.
@@ -59,22 +62,43 @@ func next(i, n int) int {
 // tag is what a slot keeps of a hash; never 0.
 func tag(hash uint64) uint32 { return uint32(hash) | 1 }
 
+// get returns the id of a text, which may be forgotten.
 func (t *table) get(text string) (id int32, known bool) {
-	if len(t.slots) == 0 {
-		return 0, false
-	}
-	hash := maphash.String(t.seed, text)
-	for i := spread(hash, len(t.slots)); t.slots[i].hash != 0; i = next(i, len(t.slots)) {
-		if s := &t.slots[i]; s.hash == tag(hash) && string(t.texts.get(s.at)) == text {
-			return s.id, true
-		}
+	if s := t.find(text); s != nil {
+		return s.id, true
 	}
 	return 0, false
 }
 
-// put adds a text, unless it is there.
+// find returns a text's slot; nil: it has none.
+func (t *table) find(text string) *slot {
+	if len(t.slots) == 0 {
+		return nil
+	}
+	hash := maphash.String(t.seed, text)
+	for i := spread(hash, len(t.slots)); t.slots[i].hash != 0; i = next(i, len(t.slots)) {
+		if s := &t.slots[i]; s.hash == tag(hash) && string(t.texts.get(s.at)) == text {
+			return s
+		}
+	}
+	return nil
+}
+
+// forget forgets every text that means one of ids.
+func (t *table) forget(ids ids) {
+	for i := range t.slots {
+		if s := &t.slots[i]; s.hash != 0 && ids.has(s.id) {
+			s.id = forgotten
+		}
+	}
+}
+
+// put adds a text, unless it is there and not forgotten.
 func (t *table) put(text string, id int32) {
-	if _, known := t.get(text); known {
+	if s := t.find(text); s != nil {
+		if s.id == forgotten {
+			s.id = id
+		}
 		return
 	}
 	t.grow(t.n + 1)
@@ -119,7 +143,7 @@ func (a *arena) get(at uint32) []byte {
 // list by the learner's id where there are nearly as many as ids, else in a
 // table. The zero value is empty.
 type chains struct {
-	first   []uint32 // by learner; nil: heads have it. 0: not known, 1: registered for nothing, else the entry + 2
+	first   []uint32 // by learner; nil: heads have it. 0: not known, unknown: not any more, 1: registered for nothing, else the entry + 2
 	heads   []head   // open addressing by the learner's id
 	known   int
 	pages   [][]entry
@@ -132,6 +156,9 @@ type head struct {
 }
 
 type entry struct{ next, place, id uint32 }
+
+// unknown stands for a learner's who is to be asked for again.
+const unknown = ^uint32(0)
 
 // fits reports whether a registration's id can be kept: those beyond four
 // billion are asked for every time.
@@ -182,10 +209,13 @@ func (c *chains) begin(learner int64) bool {
 			c.known++
 			*h = head{uint32(learner), 1}
 			return true
+		} else if h.first == unknown {
+			h.first = 1
+			return true
 		}
 		return false
 	}
-	if c.first[learner] != 0 {
+	if first := c.first[learner]; first != 0 && first != unknown {
 		return false
 	}
 	c.first[learner] = 1
@@ -203,13 +233,20 @@ func (c *chains) add(learner int64, place uint32, id int64) {
 	c.entries++
 }
 
+// forget makes a learner unknown.
+func (c *chains) forget(learner int64) {
+	if first := c.find(learner); first != nil && *first != 0 {
+		*first = unknown
+	}
+}
+
 // each calls f with all of a learner's, the last one added first.
 func (c *chains) each(learner int64, f func(place uint32, id int64)) {
 	first := c.find(learner)
 	if first == nil {
 		return
 	}
-	for at := *first; at > 1; {
+	for at := *first; at > 1 && at != unknown; {
 		e := &c.pages[(at-2)/entriesOfPage][(at-2)%entriesOfPage]
 		f(e.place, int64(e.id))
 		at = e.next
