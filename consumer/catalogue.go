@@ -333,7 +333,11 @@ func (s *catalogueSession) begin(ctx context.Context) (err error) {
 func (s *catalogueSession) reread(ctx context.Context, p handlers.CataloguePosition, why string) error {
 	s.logger.Warn().Str("topic", p.Topic).Int("partition", p.Partition).Int64("offset", p.NextOffset).Str("reason", why).
 		Msg("the catalogue topic is read again from its start")
-	return s.store.RereadCatalogue(ctx, p, s.cluster, s.starts[p.TopicPartition], why)
+	start, _, err := s.client.bounds(ctx, p.TopicPartition)
+	if err != nil {
+		return err
+	}
+	return s.store.RereadCatalogue(ctx, p, s.cluster, start, why)
 }
 
 // follow begins to read the partitions whose turn has come.
@@ -371,9 +375,9 @@ func (s *catalogueSession) read(ctx context.Context, kind string, p handlers.Cat
 				if err := log.Verify(ctx, p.Anchor.V); err != nil {
 					return Chunk{}, forGood(err)
 				}
-				doubt = false
 			}
 			chunk, err := log.Read(ctx, from, 500*time.Millisecond)
+			doubt = err != nil && p.Anchor.OK // whatever kept us from reading may have made another log of it
 			return chunk, forGood(err)
 		})
 		var stop *StopError
@@ -391,11 +395,7 @@ func (s *catalogueSession) read(ctx context.Context, kind string, p handlers.Cat
 			}
 			return nil
 		case errors.As(err, &stop):
-			// What was read of it and is not written yet is read again too.
-			if err := s.reread(ctx, p, stop.Reason); err != nil && !errors.Is(err, handlers.ErrMoved) {
-				return err
-			}
-			return errLookAnew
+			return s.startAgain(ctx, p, stop.Reason)
 		case err != nil:
 			return err
 		case chunk.Next == from:
@@ -412,6 +412,24 @@ func (s *catalogueSession) read(ctx context.Context, kind string, p handlers.Cat
 			p.Anchor = c.Anchor
 		}
 	}
+}
+
+// startAgain ends the session with a partition set back to its start. Where the
+// position has moved since the session began it is done by the next one.
+func (s *catalogueSession) startAgain(ctx context.Context, p handlers.CataloguePosition, why string) error {
+	positions, err := s.store.CataloguePositions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, now := range positions {
+		if now.TopicPartition == p.TopicPartition {
+			p.NextOffset = now.NextOffset
+		}
+	}
+	if err := s.reread(ctx, p, why); err != nil && !errors.Is(err, handlers.ErrMoved) {
+		return err
+	}
+	return errLookAnew
 }
 
 // forGood marks an error that trying again does not mend.
