@@ -100,6 +100,9 @@ func newSimBrokers(w *simWorld) *simBrokers {
 		offsets: map[string]map[handlers.TopicPartition]simOffset{}, members: map[string]bool{}, overtaken: map[handlers.TopicPartition]bool{},
 		topics: map[string]int{simSource: w.partitions},
 	}
+	if w.replays != nil {
+		b.topics[simReplay] = 1
+	}
 	for topic, n := range b.topics {
 		for p := range n {
 			b.logs[lane{topic, p}] = newSimLog()
@@ -537,13 +540,8 @@ func publications(l lane, raw []byte) (ids []simPublication, err error) {
 
 func publicationOf(l lane, r *handlers.Record) (p simPublication, err error) {
 	id := outputID(r.Headers)
-	partition, offset, ok := strings.Cut(strings.TrimPrefix(id, simSource+"-"), "-")
 	p.lane = l
-	p.source, err = strconv.Atoi(partition)
-	if err == nil {
-		p.offset, err = strconv.ParseInt(offset, 10, 64)
-	}
-	if err != nil || !ok {
+	if p.source, p.offset, err = simID(id); err != nil {
 		return p, fmt.Errorf("an output of %s has the id %q", l.topic, id)
 	}
 	return p, nil

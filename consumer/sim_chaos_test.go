@@ -153,7 +153,7 @@ func (w *simWorld) setPosition(tp handlers.TopicPartition, republish bool, to fu
 	defer operator.stop()
 	ctx, cancel := context.WithTimeout(operator.ctx, 30*time.Second)
 	defer cancel()
-	consumer := operator.consumer(tp.Partition)
+	consumer := operator.consumer(numberOf(tp))
 	claimed, err := consumer.TakeOver(ctx, tp, simCluster)
 	if err != nil {
 		w.do("", func() { w.event(operator.name, "take over", err.Error()) })
@@ -185,9 +185,9 @@ func (w *simWorld) setPosition(tp handlers.TopicPartition, republish bool, to fu
 // repair is what an operator does about partitions that do not go on by
 // themselves.
 func (w *simWorld) repair() {
-	for n := range w.partitions {
-		tp := handlers.TopicPartition{Topic: simSource, Partition: n}
-		log := w.brokers.logs[lane{simSource, n}]
+	for _, n := range w.parts() {
+		tp := w.tp(n)
+		log := w.brokers.logs[lane{tp.Topic, tp.Partition}]
 		var state handlers.State
 		w.alter(tp, "look", func(p *simPartition) {
 			state = p.State

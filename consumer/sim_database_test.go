@@ -20,6 +20,11 @@ type simDatabase struct {
 	catalogue  int64 // its version; 0: none was ever loaded
 	partitions map[handlers.TopicPartition]*simPartition
 	stored     map[handlers.TrackingKey]handlers.Stored
+	lines      map[string]simLine // of the table rejection, by id
+
+	// What has to be stored, by learner, and under which key.
+	model map[int]simPlace
+	keys  map[int]handlers.TrackingKey
 
 	locks map[handlers.TopicPartition]*simTx
 	life  int // raised when it is another server that answers
@@ -45,12 +50,13 @@ type simTx struct {
 	tp    handlers.TopicPartition
 	life  int
 	write func()
-	ended chan struct{} // closed then
+	keys  map[handlers.TrackingKey]handlers.Stored // that it has locked
+	ended chan struct{}                            // closed then
 }
 
 func newSimDatabase(w *simWorld) *simDatabase {
 	return &simDatabase{world: w, catalogue: 1, partitions: map[handlers.TopicPartition]*simPartition{},
-		stored: map[handlers.TrackingKey]handlers.Stored{}, locks: map[handlers.TopicPartition]*simTx{}}
+		stored: map[handlers.TrackingKey]handlers.Stored{}, lines: map[string]simLine{}, model: map[int]simPlace{}, keys: map[int]handlers.TrackingKey{}, locks: map[handlers.TopicPartition]*simTx{}}
 }
 
 // errLocked: the statement waits for the row's lock.
@@ -79,7 +85,8 @@ func (p *simPartition) drop(through int64) {
 
 // snapshot is a copy of everything that a backup holds.
 func (d *simDatabase) snapshot() *simDatabase {
-	copied := &simDatabase{catalogue: d.catalogue, partitions: map[handlers.TopicPartition]*simPartition{}, stored: maps.Clone(d.stored)}
+	copied := &simDatabase{catalogue: d.catalogue, partitions: map[handlers.TopicPartition]*simPartition{}, stored: maps.Clone(d.stored),
+		lines: maps.Clone(d.lines), model: maps.Clone(d.model), keys: maps.Clone(d.keys)}
 	for tp, p := range d.partitions {
 		copied.partitions[tp] = p.clone()
 	}
@@ -96,7 +103,7 @@ func (p *simPartition) clone() *simPartition {
 // the old server is lost.
 func (d *simDatabase) goBack(to *simDatabase) {
 	to = to.snapshot()
-	d.partitions, d.stored = to.partitions, to.stored
+	d.partitions, d.stored, d.lines, d.model, d.keys = to.partitions, to.stored, to.lines, to.model, to.keys
 	d.catalogue = max(d.catalogue, to.catalogue) + 1
 	d.life++
 	for tp := range d.locks {
@@ -230,6 +237,19 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 		w.came("database: stale facts")
 		return nil, handlers.ErrStaleFacts
 	}
+	// Every key of the batch is locked, or none is yet.
+	for i := range b.Decisions {
+		row := b.Decisions[i].Tracking
+		for _, other := range d.locks {
+			if row == nil {
+				break
+			}
+			if _, locked := other.keys[row.TrackingKey]; locked {
+				w.came("database: a key's lock is waited for")
+				return nil, errLocked{other.ended}
+			}
+		}
+	}
 	stored := map[handlers.TrackingKey]handlers.Stored{}
 	after := p.clone()
 	after.extend(b.To)
@@ -240,7 +260,11 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 			if !seen {
 				was = d.stored[row.TrackingKey]
 			}
-			stored[row.TrackingKey] = decision.Settle(b.Source.ByEventTime, was)
+			now := decision.Settle(b.Source.ByEventTime, was)
+			if decision.Verdict == handlers.Accepted { // the statement says where all of its rows come from
+				now.SourceTopic, now.SourcePartition = b.RowsFrom().Topic, b.RowsFrom().Partition
+			}
+			stored[row.TrackingKey] = now
 		}
 		offset := decision.Record.Offset
 		if offset < b.From || offset >= b.To || after.outcomes[offset] != 0 {
@@ -275,9 +299,9 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 		}
 		entry.offsets = append(entry.offsets, id.offset)
 	}
-	published := b.Published
+	published, decisions := b.Published, slices.Clone(b.Decisions)
 
-	tx := &simTx{tp: tp, life: d.life, ended: make(chan struct{})}
+	tx := &simTx{tp: tp, life: d.life, keys: stored, ended: make(chan struct{})}
 	tx.write = func() {
 		if now := d.partitions[tp].Epoch; now != b.Epoch {
 			w.violated("partition %d: a batch of epoch %d is applied under epoch %d", tp.Partition, b.Epoch, now)
@@ -289,6 +313,9 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 		}
 		d.partitions[tp] = after
 		maps.Copy(d.stored, stored)
+		if w.replays != nil {
+			d.settleLines(tp, decisions)
+		}
 		w.truths[tp].apply(after)
 	}
 	d.locks[tp] = tx
@@ -413,6 +440,7 @@ func (d *simDatabase) set(p *simPartition, epoch, to int64, republish bool, roun
 	for o := to; o < int64(len(p.outcomes)); o++ {
 		p.outcomes[o], p.skipped[o] = 0, false
 	}
+	maps.DeleteFunc(d.lines, func(_ string, l simLine) bool { return l.tp == p.TopicPartition && l.offset >= to })
 	p.FirstOffset, p.NextOffset = to, to
 	p.Accepted, p.Rejected, p.Skipped = 0, 0, 0
 	return true

@@ -220,7 +220,11 @@ type simRow struct {
 	verdict handlers.Verdict // 0: no row: a marker, or a record that was aborted or is not committed yet
 	learner int
 	deletes bool
+	at      time.Time // the record's
+	sent    *simSent  // of the replay topic: what it is; its verdict hangs on what is stored
 }
+
+func (r *simRow) row() bool { return r.verdict != 0 || r.sent != nil }
 
 // simSender writes to one source partition until its rows are all out.
 type simSender struct {
@@ -283,7 +287,11 @@ func (s *simSender) run(rows int, within time.Duration) {
 				messages, judged = append(messages, m), append(judged, row)
 				done++
 			}
-			raw, err := encodeBatch(messages, simCodec(), time.Now())
+			now := time.Now()
+			for i := range judged {
+				judged[i].at = time.UnixMilli(now.UnixMilli()).UTC()
+			}
+			raw, err := encodeBatch(messages, simCodec(), now)
 			if err != nil {
 				panic(err)
 			}

@@ -101,6 +101,9 @@ func simHappens() []string {
 		"operator: pause", "operator: position forward", "operator: position republish", "operator: position silent",
 		"operator: resume after breaker", "operator: resume after paused",
 		"process: asleep", "process: crash",
+		"database: a key's lock is waited for",
+		"replay: accepted", "replay: superseded", "replay: rejected", "replay: of no source", "replay: overwrites what was seen",
+		"replay: a dead letter is open", "replay: a dead letter is resolved", "replay: a dead letter is superseded", "replay: a dead letter is quarantined",
 		"source: aborted transaction", "source: records deleted",
 		"state: breaker", "state: data_lost", "state: database_behind", "state: no_catalogue", "state: running", "state: waiting",
 	}
@@ -176,9 +179,12 @@ func (w *simWorld) build(t *testing.T) {
 	w.truths, w.rebalance = map[handlers.TopicPartition]*simTruth{}, make(chan struct{})
 	w.calls, w.counts = map[string]int{}, map[string]int{}
 	w.catalogue, w.source, w.metrics = simCatalogue(), testSource(t, simSource), NewMetrics(nil)
+	if w.chance("rows are sent again", 2) {
+		w.replays = handlers.NewReplays(simReplay, []*handlers.Source{w.source}, simDeadLetter)
+	}
 	w.brokers, w.database = newSimBrokers(w), newSimDatabase(w)
-	for n := range w.partitions {
-		tp := handlers.TopicPartition{Topic: simSource, Partition: n}
+	for _, n := range w.parts() {
+		tp := w.tp(n)
 		w.truths[tp] = &simTruth{tp: tp, order: map[lane]*simOrder{}}
 	}
 	for _, topic := range []string{simAccepted, simAccepted, simDeadLetter} {
@@ -219,6 +225,11 @@ func (w *simWorld) live() {
 			rand: w.dice("sender", fmt.Sprint(n)), flood: w.rand.IntN(3) == 0}
 		senders.Go(func() { s.run(12+s.rand.IntN(20), within) })
 	}
+	var desk *simDesk
+	if tp := w.tp(replayPart); w.replays != nil {
+		desk = &simDesk{world: w, rand: w.dice("desk", ""), log: w.brokers.logs[lane{tp.Topic, tp.Partition}], truth: w.truths[tp]}
+		senders.Go(func() { desk.run(within) })
+	}
 	for range 1 + w.rand.IntN(3) {
 		w.join()
 	}
@@ -240,17 +251,10 @@ func (w *simWorld) live() {
 		// one may have shown a state that its owner knows nothing of.
 		w.regroup("a last time")
 	}
-	left := ""
-	const patience = 5 * time.Minute
-	for end := time.Now().Add(patience); w.ok(); time.Sleep(time.Second) {
-		if left = w.unfinished(); left == "" {
-			break
-		}
-		if time.Now().After(end) {
-			w.do("", func() { w.violated("%s after the faults have stopped: %s", patience, left) })
-			break
-		}
-		w.repair()
+	left := w.finish()
+	if desk != nil && left == "" {
+		desk.finish()
+		left = w.finish()
 	}
 	for _, p := range w.processes {
 		p.stop()
@@ -262,6 +266,22 @@ func (w *simWorld) live() {
 		}
 		w.checkStored()
 	}
+}
+
+// finish waits until everything has drained, and says what has not.
+func (w *simWorld) finish() (left string) {
+	const patience = 5 * time.Minute
+	for end := time.Now().Add(patience); w.ok(); time.Sleep(time.Second) {
+		if left = w.unfinished(); left == "" {
+			break
+		}
+		if time.Now().After(end) {
+			w.do("", func() { w.violated("%s after the faults have stopped: %s", patience, left) })
+			break
+		}
+		w.repair()
+	}
+	return left
 }
 
 // simCatalogue knows the learners of every partition. It is dear to make, and

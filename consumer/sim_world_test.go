@@ -51,6 +51,7 @@ type simWorld struct {
 	database  *simDatabase
 	catalogue *handlers.Catalogue
 	source    *handlers.Source
+	replays   *handlers.Replays // nil: nobody sends rows again
 	metrics   *Metrics
 	truths    map[handlers.TopicPartition]*simTruth
 	readers   []*simReader
@@ -402,7 +403,7 @@ func (p *simProcess) consumer(partition int) *Consumer {
 	return &Consumer{
 		config: Config{Group: simGroup, Publish: w.publish, Batch: w.batch, Breaker: Breaker{Window: 10, Deleted: 0.5}}.orDefaults(),
 		client: client, store: simStore{part}, logger: zerolog.Nop(), metrics: w.metrics,
-		sources: map[string]*handlers.Source{simSource: w.source}, topics: []string{simSource},
+		sources: map[string]*handlers.Source{simSource: w.source}, topics: []string{simSource}, replays: w.replays,
 		packer: &packer{codec: simCodec(), topics: &outputTopics{cluster: client}},
 	}
 }
@@ -437,8 +438,8 @@ func (w *simWorld) regroup(why string) {
 		}
 		if len(members) > 0 {
 			first := w.dice("group", fmt.Sprint(w.brokers.generation)).IntN(len(members))
-			for n := range w.partitions {
-				p := members[(first+n)%len(members)]
+			for i, n := range w.parts() {
+				p := members[(first+i)%len(members)]
 				p.assigned = append(p.assigned, n)
 			}
 		}
@@ -486,7 +487,7 @@ func (p *simProcess) run() {
 		var running sync.WaitGroup
 		for _, n := range assigned {
 			consumer := p.consumer(n)
-			pipeline := consumer.pipeline(handlers.TopicPartition{Topic: simSource, Partition: n},
+			pipeline := consumer.pipeline(w.tp(n),
 				&groupOffsets{client: consumer.client, group: simGroup, generation: generation, member: p.name})
 			pipeline.limits.poll, pipeline.limits.jitter = time.Second, 0
 			running.Go(func() {
@@ -575,10 +576,18 @@ func (w *simWorld) violated(format string, args ...any) {
 // announce notes outputs that are certain to be seen by read_committed readers.
 func (w *simWorld) announce(ids []simPublication) {
 	for _, id := range ids {
-		tp := handlers.TopicPartition{Topic: simSource, Partition: id.source}
+		tp := w.tp(id.source)
 		o := w.truths[tp].at(id.offset)
 		o.announced++
-		want := map[handlers.Verdict]string{handlers.Accepted: simAccepted, handlers.Rejected: simDeadLetter}[o.verdict]
+		outputs := map[handlers.Verdict]string{handlers.Accepted: simAccepted, handlers.Rejected: simDeadLetter}
+		want := outputs[o.verdict]
+		if o.sent != nil {
+			for verdict := range o.sent.had { // in some history
+				if outputs[verdict] == id.topic {
+					want = id.topic
+				}
+			}
+		}
 		switch {
 		case !o.applied:
 			w.violated("%s/%d is published to %s, and was never applied", tp.Topic, id.offset, id.topic)
@@ -613,9 +622,14 @@ func (w *simWorld) seen(l lane, record *handlers.Record) {
 		w.violated("%v", err)
 		return
 	}
-	truth := w.truths[handlers.TopicPartition{Topic: simSource, Partition: p.source}]
+	truth := w.truths[w.tp(p.source)]
 	o := truth.at(p.offset)
 	o.seen++
+	if o.sent != nil {
+		if err := o.sent.announces(record); err != nil {
+			w.violated("offset %d of the replay topic: %v", p.offset, err)
+		}
+	}
 	if o.seen > o.announced {
 		w.violated("%d/%d is read %d times, and was published %d times", p.source, p.offset, o.seen, o.announced)
 	}
@@ -637,7 +651,7 @@ func (w *simWorld) seen(l lane, record *handlers.Record) {
 }
 
 func (w *simWorld) checkPartition(tp handlers.TopicPartition, truth *simTruth) {
-	n := tp.Partition
+	n := numberOf(tp)
 	if at, ok := w.brokers.offsets[simGroup][tp]; ok && at.offset > truth.peak && strings.HasPrefix(at.metadata, offsetMetadata) {
 		w.violated("partition %d: the group's offset is %d, the position never was above %d", n, at.offset, truth.peak)
 	}
@@ -658,6 +672,9 @@ func (w *simWorld) checkPartition(tp handlers.TopicPartition, truth *simTruth) {
 		}
 		truth.marker = at.offset
 	}
+	if n == replayPart && p.State == handlers.Breaker {
+		w.violated("the breaker has stopped rows that are sent again: %s", p.StateReason)
+	}
 	if p.FirstOffset+p.Accepted+p.Rejected+p.Skipped != p.NextOffset {
 		w.violated("partition %d: the position does not add up: %+v", n, p.Position)
 	}
@@ -673,6 +690,9 @@ func (w *simWorld) checkPartition(tp handlers.TopicPartition, truth *simTruth) {
 			outcome, skipped, owed = p.outcomes[o], p.skipped[o], p.owed[o]
 		}
 		want := t.verdict
+		if t.sent != nil { // judged when it was applied (settleLines)
+			want = max(outcome, handlers.Accepted)
+		}
 		if int64(o) >= p.NextOffset || skipped {
 			want = 0
 		}
@@ -705,9 +725,9 @@ func (w *simWorld) underWay() bool {
 func (w *simWorld) unfinished() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for n := range w.partitions {
-		tp := handlers.TopicPartition{Topic: simSource, Partition: n}
-		p, truth, log := w.database.partitions[tp], w.truths[tp], w.brokers.logs[lane{simSource, n}]
+	for _, n := range w.parts() {
+		tp := w.tp(n)
+		p, truth, log := w.database.partitions[tp], w.truths[tp], w.brokers.logs[lane{tp.Topic, tp.Partition}]
 		switch at := w.brokers.offsets[simGroup][tp]; {
 		case p == nil:
 			return fmt.Sprintf("partition %d was never claimed", n)
@@ -730,20 +750,23 @@ func (w *simWorld) unfinished() string {
 				last = int64(o)
 			}
 		}
-		if x := w.brokers.transactions[fmt.Sprintf("%s.%s.%d", simGroup, simSource, n)]; x != nil && (x.state == simOngoing || x.state == simPrepared) {
+		if x := w.brokers.transactions[fmt.Sprintf("%s.%s.%d", simGroup, tp.Topic, tp.Partition)]; x != nil && (x.state == simOngoing || x.state == simPrepared) {
 			return fmt.Sprintf("partition %d: a transaction is open", n)
 		}
 		if marker, known := w.brokers.offset(MarkerGroup(simGroup), tp); w.publish == Transactional && known && truth.republished == 0 && (marker.offset <= last || marker.offset > p.NextOffset) {
 			return fmt.Sprintf("partition %d: the marker is %d, the last output %d, the position %d", n, marker.offset, last, p.NextOffset)
 		}
 	}
-	return ""
+	return w.database.unsettled()
 }
 
 // checkStored compares the rows with the model: the last row of each learner.
 func (w *simWorld) checkStored() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.replays != nil {
+		return // settleLines has compared it with every transaction
+	}
 	for tp, truth := range w.truths {
 		p := w.database.partitions[tp]
 		last := map[int]int64{}

@@ -14,6 +14,10 @@ const (
 	record       = "consumer/record.go"
 	transaction  = "consumer/transaction.go"
 	publisher    = "consumer/publisher.go"
+	settleFile   = "handlers/settle.go"
+	replaysFile  = "handlers/replays.go"
+	replayFile   = "store/replay.go"
+	rejection    = "store/rejection.go"
 )
 
 var (
@@ -168,6 +172,44 @@ var mutants = []mutant{
 	}},
 	{"no-cap", "a batch may decompress to anything", test("consumer", "^TestHostileFrames$"), []edit{
 		{"consumer/compress.go", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n	limit = 1 << 29\n"},
+	}},
+
+	{"guard-in-the-preview-only", "a row that is sent again is not held against what is stored when it is applied", simulation, []edit{
+		{settleFile, "(d.olderThan(s) || d.putsBack()) && !d.overwrites(s) {", "(d.olderThan(s) || d.putsBack()) && !d.overwrites(s) && d.Replay == nil {"},
+	}},
+	{"replays-in-the-order-of-their-log", "of rows that are sent again the one applied last wins", simulation, []edit{
+		{replaysFile, "again.EventTimeHeader = topic, true, true", "again.EventTimeHeader = topic, false, true"},
+	}},
+	{"replays-as-of-now", "the event's time is when the row is sent again", simulation, []edit{
+		{replaysFile, "again.EventTimeHeader = topic, true, true", "again.EventTimeHeader = topic, true, false"},
+	}},
+	{"a-replay-stands-where-it-is", "a row that is sent again stands in the order where its record is, and not where its original is", simulation, []edit{
+		{settleFile, "r != nil && r.Origin.OK {", "r != nil && r.Origin.OK && r.Of == \"\" {"},
+	}},
+	{"overwrites-whatever-is-there", "what a person wanted to win over one row wins over any", simulation, []edit{
+		{settleFile, "d.Replay.Overwrite != \"\" && d.Replay.Overwrite == s.Seen()", "d.Replay.Overwrite != \"\""},
+	}},
+	{"lanes-in-one-batch", "rows whose originals stand in several partitions are one batch", simulation, []edit{
+		{gather, "full = lane != (handlers.Lane{Source: b.source, Origin: b.origin}); full {", "full = lane.Source == nil; full {"},
+	}},
+	{"the-breaker-counts-replays", "rows that are sent again trip the breaker", simulation, []edit{
+		{"consumer/consumer.go", "breaker.Off = c.replays.None, c.replays, true", "breaker.Off = c.replays.None, c.replays, false"},
+	}},
+	{"the-replays-of-another-row", "what a record says of itself is taken for its neighbour's", simulation, []edit{
+		{leaseFile, "			rows[i].Replays(&says[i])\n", "			rows[i].Replays(&says[0])\n"},
+	}},
+	{"resolution-outside-the-transaction", "a dead letter is settled once the row is committed", test("store", "^TestReplayCrash$"), []edit{
+		{rows, "	w.replays.queue(b)\n", ""},
+		{apply, "	case err == nil && tag.String() == \"COMMIT\":\n", "	case err == nil && tag.String() == \"COMMIT\":\n		third := &pgx.Batch{}\n		w.replays.queue(third)\n		_ = conn.SendBatch(ctx, third).Close()\n"},
+	}},
+	{"attempt-not-counted", "a row may be sent again without an end", test("store", "^TestReplaySettles$"), []edit{
+		{replayFile, "THEN 0 ELSE 1 END AS attempt", "THEN 0 ELSE 0 END AS attempt"},
+	}},
+	{"an-attempt-is-worked-with", "the line of an attempt is one more open dead letter", test("store", "^TestReplaySettles$"), []edit{
+		{rejection, "r.id = u.replay_of) THEN 'archived'", "r.id = u.replay_of) THEN 'open'"},
+	}},
+	{"resolved-twice", "a dead letter that is resolved is opened again by another record that replays it", test("store", "^TestReplaySettles$"), []edit{
+		{replayFile, "ELSE r.state IN ('open', 'replaying', 'waiting', 'quarantined') AND NOT", "ELSE r.state <> 'archived' AND NOT"},
 	}},
 }
 
