@@ -27,7 +27,10 @@ type Metrics struct {
 	corrupted  *prometheus.CounterVec
 	lastEvent  *prometheus.GaugeVec
 	rebalances prometheus.Counter
-	board      *board
+	jobRows    *prometheus.CounterVec
+	// dispatching is of the process, not of a job.
+	dispatching prometheus.Gauge
+	board       *board
 }
 
 // NewMetrics makes the metrics and registers them; a nil Registerer leaves
@@ -50,7 +53,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "learnsink", Name: "stage_seconds",
 			Help:    "Time that a batch spent in a stage of its road (decode, facts, decide, apply, publish, commit), waiting for its turn not included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}, []string{"stage"}),
-		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage.", "stage"),
+		failures: counter("failures_total", "Attempts that failed because machinery (a broker, the database) did, by stage; dispatch is sending the rows of jobs.", "stage"),
 		released: counter("rows_released_total", "Rows that were let out of the waiting room, by why (catalogue: what they waited for has come; deadline).", "why"),
 		moved: counter("group_offset_moved_total",
 			"Times that the group's offset was found moved by somebody else, by source topic. It decides nothing.", "topic"),
@@ -60,11 +63,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "The time of the latest event that was applied, by source topic, in seconds since 1970."}, []string{"topic"}),
 		rebalances: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "learnsink", Name: "generations_total",
 			Help: "Group generations that this process has had a place in."}),
+		jobRows: counter("job_rows_total", "Rows of jobs that this process has sent to the replay topic, or dropped because what was to be sent is gone or too large.", "what"),
+		dispatching: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "learnsink", Name: "dispatching",
+			Help: "1 while this process is the one that sends the rows of jobs."}),
 		board: &board{},
 	}
 	if reg != nil {
 		reg.MustRegister(m.records, m.skipped, m.rows, m.rejections, m.absent, m.batchRows, m.batchBytes,
-			m.stages, m.failures, m.corrupted, m.moved, m.released, m.lastEvent, m.rebalances, newPartitionCollector(m.board))
+			m.stages, m.failures, m.corrupted, m.moved, m.released, m.lastEvent, m.rebalances, newPartitionCollector(m.board),
+			m.jobRows, m.dispatching)
 	}
 	return m
 }

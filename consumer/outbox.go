@@ -270,25 +270,34 @@ func (p *packer) cut(payload []byte, from int64) ([]byte, error) {
 	}
 	rest := outputs[:0]
 	for i := range outputs {
-		offset, err := outputs[i].offset()
+		at, err := outputs[i].place()
 		if err != nil {
 			return nil, err
 		}
-		if offset >= from {
+		if at.offset >= from {
 			rest = append(rest, outputs[i])
 		}
 	}
 	return p.repack(rest)
 }
 
-// offset is that of the row whose outcome the output tells.
-func (o *output) offset() (int64, error) {
+// outputPlace is where an output belongs among those of its payload.
+type outputPlace struct{ job, offset int64 }
+
+// place is the offset of the row whose outcome the output tells, or the job
+// that sends the row again and its number there.
+func (o *output) place() (at outputPlace, err error) {
 	id := outputID(o.forms[0].Headers)
-	offset, err := strconv.ParseInt(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("an output has the id %q: %w", id, ErrCorrupt)
+	number := id[strings.LastIndexByte(id, '-')+1:]
+	if job, seq, ok := strings.Cut(id, "/"); ok && number == id {
+		if at.job, err = strconv.ParseInt(job, 10, 64); err == nil {
+			number = seq
+		}
 	}
-	return offset, nil
+	if at.offset, err = strconv.ParseInt(number, 10, 64); err != nil {
+		return at, fmt.Errorf("an output has the id %q: %w", id, ErrCorrupt)
+	}
+	return at, nil
 }
 
 func appendText(b []byte, s string) []byte {
@@ -357,15 +366,18 @@ func (p *payload) open(codec *decompressor, limit int) ([]output, error) {
 		return outputs, nil
 	}
 	// Within a lane they are in order.
-	offsets := make(map[*Message]int64, len(outputs)) // by the first form
+	places := make(map[*Message]outputPlace, len(outputs)) // by the first form
 	for i := range outputs {
-		offset, err := outputs[i].offset()
+		at, err := outputs[i].place()
 		if err != nil {
 			return nil, fmt.Errorf("outbox payload: %w", err)
 		}
-		offsets[&outputs[i].forms[0]] = offset
+		places[&outputs[i].forms[0]] = at
 	}
-	slices.SortStableFunc(outputs, func(a, b output) int { return cmp.Compare(offsets[&a.forms[0]], offsets[&b.forms[0]]) })
+	slices.SortStableFunc(outputs, func(a, b output) int {
+		one, other := places[&a.forms[0]], places[&b.forms[0]]
+		return cmp.Or(cmp.Compare(one.job, other.job), cmp.Compare(one.offset, other.offset))
+	})
 	return outputs, nil
 }
 

@@ -56,11 +56,11 @@ func FuzzPayload(f *testing.F) {
 		}
 		last := int64(-1)
 		for i := range outputs {
-			offset, err := outputs[i].offset()
-			if err != nil || offset <= last || outputs[i].sourcePartition != outputs[0].sourcePartition {
+			at, err := outputs[i].place()
+			if err != nil || at.job != 0 || at.offset <= last || outputs[i].sourcePartition != outputs[0].sourcePartition {
 				return // none of ours
 			}
-			last = offset
+			last = at.offset
 		}
 		again, err := plain.repack(outputs)
 		if err != nil {

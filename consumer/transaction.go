@@ -188,11 +188,12 @@ func (p *transactionalPublisher) Find(ctx context.Context, entries []handlers.Ou
 	return through, nil
 }
 
-// outputID returns the id that an accepted event or a dead letter carries. Of
-// several headers of one name the last counts: a sender's own come first.
+// outputID returns the id that an accepted event or a dead letter carries, or
+// of a job's row the job and its number. Of several headers the last counts: a
+// sender's own come first.
 func outputID(headers []handlers.Header) (id string) {
 	for _, h := range headers {
-		if h.Key == "ce_id" || h.Key == "learnsink.id" {
+		if h.Key == "ce_id" || h.Key == "learnsink.id" || h.Key == handlers.JobHeader {
 			id = string(h.Value)
 		}
 	}

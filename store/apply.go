@@ -191,25 +191,33 @@ func (s *Store) apply(ctx context.Context, b *handlers.Batch, way *way) error {
 	// 7. COMMIT, the third round trip. A crash after it leaves the batch
 	// applied and its outputs in the outbox: whoever claims the partition next
 	// publishes them and goes on at b.To.
-	commitCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	if err := commit(ctx, conn.Conn()); err != nil {
+		return err
+	}
+	way.went(w)
+	return nil
+}
+
+// errUnknown: a COMMIT was sent, and no reply says what became of it.
+var errUnknown = errors.New("no reply to COMMIT")
+
+// commit ends a transaction. errUnknown: only the database knows how it ended.
+func commit(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
-	tag, err := conn.Exec(commitCtx, "COMMIT")
+	tag, err := conn.Exec(ctx, "COMMIT")
 	var pg *pgconn.PgError
 	switch {
 	case err == nil && tag.String() == "COMMIT":
-		way.went(w)
 		return nil
 	case err == nil:
 		return errors.New("COMMIT rolled back") // cannot be: no statement has failed
 	case errors.As(err, &pg) && pg.SeverityUnlocalized == "ERROR":
 		return err
 	}
-	// No reply, or FATAL, which can follow a commit: only the database knows.
+	// No reply, or FATAL, which can follow a commit.
 	return fmt.Errorf("%w: %w", errUnknown, err)
 }
-
-// errUnknown: a COMMIT was sent, and no reply says what became of it.
-var errUnknown = errors.New("no reply to COMMIT")
 
 // resolve finds out whether the batch was committed, by reading its position
 // on another connection FOR UPDATE: that waits for the dying transaction, where

@@ -137,7 +137,20 @@ ORDER BY 1, 2, 3`
 SELECT o.topic, o.partition, o.from_offset, o.to_offset, 'the outbox speaks of offsets that no batch does'
 FROM learnsink.outbox o LEFT JOIN learnsink.position p USING (topic, partition)
 LEFT JOIN learnsink.ledger g ON (g.topic, g.partition, g.round, g.from_offset) = (o.topic, o.partition, p.round, o.from_offset)
-WHERE g.to_offset IS DISTINCT FROM o.to_offset
+WHERE g.to_offset IS DISTINCT FROM o.to_offset AND (o.topic <> 'learnsink.jobs' OR o.to_offset > (SELECT next FROM learnsink.dispatcher))
+ORDER BY 1, 2, 3`
+
+	// auditJobs speaks of jobs by the name that they have in the outbox, with
+	// the job for a partition and the row's number for an offset.
+	auditJobs = `
+SELECT 'learnsink.jobs', i.job::integer, i.seq, i.seq + 1, format('a row is %s, of a job that has sent %s', i.state, j.sent)
+FROM learnsink.job_item i JOIN learnsink.job j ON j.id = i.job
+WHERE i.state = 'pending' AND (i.seq <= j.sent OR j.state IN ('cancelled', 'done')) OR i.state NOT IN ('pending', 'dropped') AND i.seq > j.sent
+UNION ALL
+SELECT r.source_topic, r.source_partition, r.source_offset, r.source_offset + 1, 'a dead letter is replaying, and no job has sent it or is to'
+FROM learnsink.rejection r
+WHERE r.state = 'replaying' AND NOT EXISTS (
+  SELECT FROM learnsink.job_item i WHERE i.rejection = r.id AND i.job = r.job AND i.state IN ('pending', 'sent'))
 ORDER BY 1, 2, 3`
 
 	// What settled a dead letter was accepted, or had a dead letter of its own.
@@ -162,7 +175,7 @@ ORDER BY 1, 2, 3`
 // every rejection that was counted has its row, and none has one that was not,
 // and so has every row that went into the waiting room; what is settled was
 // settled by an outcome that could.
-// It returns what it finds wrong. That every outcome is in the topics, once,
+// What is replaying is a job's. It returns what it finds wrong. That every outcome is in the topics, once,
 // is for the reader of the topics to prove (RejectedOffsets, Ledger).
 func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding, err error) {
 	defer wrap(&err, "audit")
@@ -171,7 +184,7 @@ func (s *Store) Audit(ctx context.Context, opt AuditOptions) (findings []Finding
 		since = time.Now().Add(-opt.Retention)
 	}
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditReplays, auditWaiting, auditOutbox, auditTracking} {
+		for _, query := range []string{auditPositions, auditLedgerGaps, auditLedgerEnds, auditLedgerRounds, auditLedgerSums, auditLedgerLines, auditRejections, auditReplays, auditWaiting, auditOutbox, auditJobs, auditTracking} {
 			var args []any
 			if query == auditRejections {
 				args = []any{since}
