@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -357,12 +355,8 @@ func (l *Lead) sort(d *handlers.Dispatch, taken []takenRow) (*movement, error) {
 	for i := range taken {
 		of[i] = -1
 		if t := &taken[i]; t.Rejection == nil || t.There {
-			row, err := l.row(t)
-			if err != nil {
-				return nil, err
-			}
 			of[i] = len(rows)
-			rows = append(rows, row)
+			rows = append(rows, l.row(t))
 		}
 	}
 	if len(rows) > 0 {
@@ -394,12 +388,10 @@ func (l *Lead) sort(d *handlers.Dispatch, taken []takenRow) (*movement, error) {
 }
 
 // row is what goes onto the replay topic for a row.
-func (l *Lead) row(t *takenRow) (row handlers.JobRow, err error) {
+func (l *Lead) row(t *takenRow) (row handlers.JobRow) {
 	row.Key, row.Value = t.Key, t.Value
 	if t.Headers != nil {
-		if row.Headers, err = headersOf(*t.Headers); err != nil {
-			return row, fmt.Errorf("row %d of job %d: its headers: %w", t.Seq, t.Job, err)
-		}
+		row.Headers = headersOf([]byte(*t.Headers))
 	}
 	r := &row.Replay
 	if t.Rejection == nil || *t.Topic == l.replay {
@@ -423,32 +415,5 @@ func (l *Lead) row(t *takenRow) (row handlers.JobRow, err error) {
 	if t.Overwrite != nil {
 		r.Overwrite = *t.Overwrite
 	}
-	return row, nil
-}
-
-// headersOf reads what headersJSON has written.
-func headersOf(text string) ([]handlers.Header, error) {
-	var list []header
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, errors.New("they are not in learnsink's format")
-	}
-	bytes := func(text, encoded *string) ([]byte, error) {
-		switch {
-		case text != nil:
-			return []byte(*text), nil
-		case encoded != nil:
-			return base64.StdEncoding.DecodeString(*encoded)
-		}
-		return nil, nil
-	}
-	headers := make([]handlers.Header, len(list))
-	for i := range list {
-		key, err := bytes(list[i].Key, list[i].KeyBase64)
-		value, err2 := bytes(list[i].Value, list[i].ValueBase64)
-		if err := errors.Join(err, err2); err != nil {
-			return nil, err
-		}
-		headers[i] = handlers.Header{Key: string(key), Value: value}
-	}
-	return headers, nil
+	return row
 }

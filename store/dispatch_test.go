@@ -12,7 +12,8 @@ import (
 	"learnsink/store"
 )
 
-const replayTopic = "learning.replay"
+// onto is the replay topic.
+const onto = "learning.replay"
 
 // sending is a store's right to send the rows of jobs, claimed.
 type sending struct {
@@ -24,7 +25,7 @@ type sending struct {
 
 func (w *world) lead(st *store.Store) *sending {
 	w.t.Helper()
-	l, led, err := st.LeadDispatcher(context.Background(), replayTopic)
+	l, led, err := st.LeadDispatcher(context.Background(), onto)
 	if err != nil || !led {
 		w.t.Fatalf("led %v, %v", led, err)
 	}
@@ -143,7 +144,7 @@ func TestDispatch(t *testing.T) {
 
 	t.Run("what a row says of itself", func(t *testing.T) {
 		w := newWorld(t)
-		ids := append(w.plantRejections("a", 3, 3), w.plantRejections(replayTopic, 1, 1)...)
+		ids := append(w.plantRejections("a", 3, 3), w.plantRejections(onto, 1, 1)...)
 		w.exec(`UPDATE learnsink.rejection SET attempt = 2 WHERE id = $1`, ids[1])
 		w.exec(`UPDATE learnsink.rejection SET state = 'waiting', incarnation = 2 WHERE id = $1`, ids[2])
 		w.exec(`UPDATE learnsink.rejection SET headers = '[{"key":"learnsink.source.topic","value":"b"},{"key":"own","valueBase64":"AA=="}]' WHERE id = $1`, ids[3])
@@ -249,7 +250,7 @@ func TestDispatch(t *testing.T) {
 		w.createJob(store.JobReplay, items(w.plantRejections("a", 0, 4)...))
 		zombie := w.lead(w.Store)
 		zombie.step(handlers.JobShare{Job: 1, Rows: 1})
-		if _, led, err := open(t, w.url).LeadDispatcher(t.Context(), replayTopic); led || err != nil {
+		if _, led, err := open(t, w.url).LeadDispatcher(t.Context(), onto); led || err != nil {
 			t.Fatalf("two have the right at once: %v", err)
 		}
 		if is, err := w.Dispatching(t.Context()); !is || err != nil {
@@ -259,7 +260,7 @@ func TestDispatch(t *testing.T) {
 		w.exec(`SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 		var next *sending
 		for next == nil {
-			if l, led, err := w.LeadDispatcher(t.Context(), replayTopic); err != nil {
+			if l, led, err := w.LeadDispatcher(t.Context(), onto); err != nil {
 				t.Fatal(err)
 			} else if led {
 				t.Cleanup(l.Close)
@@ -316,7 +317,7 @@ func TestDispatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		is(t, "why it waits", w.job(1).Waits, "another cluster")
-		if _, err := w.Claim(t.Context(), handlers.TopicPartition{Topic: replayTopic}, "other", 0); err != nil {
+		if _, err := w.Claim(t.Context(), handlers.TopicPartition{Topic: onto}, "other", 0); err != nil {
 			t.Fatal(err)
 		}
 		epoch := s.Epoch

@@ -167,6 +167,7 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 		}
 		if c.replayTopic() != "" {
 			g.Go(func() error { return worker.Releaser(roomStore{db}).Run(ctx) })
+			g.Go(func() error { return worker.Dispatcher(jobStore{db}).Run(ctx) })
 		}
 		g.Go(func() error { return keep(ctx, db, c.Retention, log) })
 		return g.Wait()
@@ -188,6 +189,18 @@ func (s roomStore) LeadRoom(ctx context.Context) (consumer.Room, bool, error) {
 		return nil, led, err // and no interface that holds nil
 	}
 	return room, led, err
+}
+
+// jobStore is the store as the consumer's dispatcher wants it.
+type jobStore struct{ *store.Store }
+
+// LeadDispatcher takes the right to send the rows of jobs.
+func (s jobStore) LeadDispatcher(ctx context.Context, replayTopic string) (consumer.Lead, bool, error) {
+	lead, led, err := s.Store.LeadDispatcher(ctx, replayTopic)
+	if lead == nil {
+		return nil, led, err // and no interface that holds nil
+	}
+	return lead, led, err
 }
 
 // awaitSchema returns once the database answers and its schema fits. One that
