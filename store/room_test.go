@@ -202,6 +202,27 @@ func TestRelease(t *testing.T) {
 		}
 	})
 
+	t.Run("two that release the same, each without knowing of the other", func(t *testing.T) {
+		o.applyWaiting(track(src, 7, day, 97, 1))
+		room, led, err := w.LeadRoom(t.Context())
+		if err != nil || !led {
+			t.Fatal(led, err)
+		}
+		defer room.Close()
+		for _, want := range []int64{1, 0} {
+			if _, rows, err := room.Release(t.Context(), "test", []string{"learning.tracking-0-7", "learning.tracking-0-7"}); err != nil || rows != want {
+				t.Errorf("%d rows are released, not %d: %v", rows, want, err)
+			}
+		}
+		if err := room.Rename(t.Context(), []handlers.WaitingRow{{ID: "learning.tracking-0-7", WaitsFor: []string{"x"}}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.text(`SELECT state, waits_for FROM learnsink.rejection WHERE id = 'learning.tracking-0-7'`); got != `(replaying,"{""learner login l97""}")` {
+			t.Errorf("renamed, though it has left: %s", got)
+		}
+		w.audit()
+	})
+
 	t.Run("one at a time", func(t *testing.T) {
 		room, led, err := w.LeadRoom(t.Context())
 		if err != nil || !led {
@@ -215,17 +236,17 @@ func TestRelease(t *testing.T) {
 	})
 
 	t.Run("rows of a source that is not configured stay until their deadline", func(t *testing.T) {
-		o.applyWaiting(track(src, 6, day, 1, 78))
+		o.applyWaiting(track(src, 8, day, 1, 78))
 		other := *src
 		other.Topic = "other"
 		w.changeCatalogue(`INSERT INTO learnsink.learning_object (guid, guid_folded, provider) VALUES ('O78', 'o78', 'customer')`)
 		w.release(releaser(t, w.Store, &other))
-		if got := w.text(`SELECT state FROM learnsink.rejection WHERE id = 'learning.tracking-0-6'`); got != "(waiting)" {
+		if got := w.text(`SELECT state FROM learnsink.rejection WHERE id = 'learning.tracking-0-8'`); got != "(waiting)" {
 			t.Errorf("%s", got)
 		}
 		w.exec(`UPDATE learnsink.rejection SET deadline = now() WHERE state = 'waiting'`)
 		w.release(releaser(t, w.Store, &other))
-		if got := w.text(`SELECT state FROM learnsink.rejection WHERE id = 'learning.tracking-0-6'`); got != "(replaying)" {
+		if got := w.text(`SELECT state FROM learnsink.rejection WHERE id = 'learning.tracking-0-8'`); got != "(replaying)" {
 			t.Errorf("%s", got)
 		}
 	})

@@ -14,6 +14,7 @@ const (
 	record       = "consumer/record.go"
 	transaction  = "consumer/transaction.go"
 	publisher    = "consumer/publisher.go"
+	releaseFile  = "consumer/release.go"
 	settleFile   = "handlers/settle.go"
 	replaysFile  = "handlers/replays.go"
 	replayFile   = "store/replay.go"
@@ -22,7 +23,9 @@ const (
 
 var (
 	simulation = catcher{kind: bySimulation}
-	chaos      = catcher{kind: byChaos}
+	// roomSimulation lives the waiting room through.
+	roomSimulation = test("consumer", "^TestRoomSimulation$")
+	chaos          = catcher{kind: byChaos}
 	// zombies wake in the midst of work, again and again.
 	zombies     = catcher{kind: byChaos, only: "process asleep past its session", rate: "2000"}
 	lostCommits = catcher{kind: byChaos, only: "COMMIT under way, connection cut", rate: "400"}
@@ -210,6 +213,28 @@ var mutants = []mutant{
 	}},
 	{"resolved-twice", "a dead letter that is resolved is opened again by another record that replays it", test("store", "^TestReplaySettles$"), []edit{
 		{replayFile, "ELSE r.state IN ('open', 'replaying', 'waiting', 'quarantined') AND NOT", "ELSE r.state <> 'archived' AND NOT"},
+	}},
+
+	{"waiting-not-in-the-sum", "rows that wait are not counted", test("store", "^TestRowsThatWait$"), []edit{
+		{rows, "			w.waiting++\n", ""},
+	}},
+	{"released-twice", "a row goes into a job whatever it has become since", test("store", "^TestRelease$"), []edit{
+		{"store/job.go", "AND r.state = $2\n  ORDER BY r.id FOR UPDATE\n), taken", "AND $2 <> ''\n  ORDER BY r.id FOR UPDATE\n), taken"},
+	}},
+	{"released-over-a-newer-row", "on the replay topic the row applied last wins, where its source says so", roomSimulation, []edit{
+		{"handlers/replays.go", "= topic, true, true\n", "= topic, s.ByEventTime, true\n"},
+	}},
+	{"waits-once-more", "a row that has waited waits again", roomSimulation, []edit{
+		{"handlers/replays.go", "		again.Wait = 0 ", "		_ = again.Wait "},
+	}},
+	{"first-of-its-kind-alone", "of the rows that wait for the same, the first is released", roomSimulation, []edit{
+		{releaseFile, "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) == 0 {", "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) >= 0 {"},
+	}},
+	{"judged-before-it-is", "the rows that wait are taken for judged before they are", roomSimulation, []edit{
+		{releaseFile, "		began := time.Now()\n		if err := r.judge", "		began := time.Now()\n		r.judged = catalogue\n		if err := r.judge"},
+	}},
+	{"deadlines-pass", "nobody looks at deadlines", roomSimulation, []edit{
+		{releaseFile, "	if overdue {\n", "	if overdue && catalogue < 0 {\n"},
 	}},
 }
 
