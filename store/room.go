@@ -211,7 +211,7 @@ type WaitingFor struct {
 }
 
 // WaitingFor returns what rows wait for, what would release most of them
-// first: at most so many, and how many there are in all. It reads every row of
+// first: at most so many (0: all), and how many there are in all. It reads every row of
 // the room.
 func (s *Store) WaitingFor(ctx context.Context, topic string, most int) (list []WaitingFor, names, rows int64, err error) {
 	defer wrap(&err, "read the waiting room")
@@ -222,7 +222,7 @@ func (s *Store) WaitingFor(ctx context.Context, topic string, most int) (list []
 		found, err := tx.Query(ctx, `
 			SELECT name, count(*) FILTER (WHERE cardinality(waits_for) = 1), count(*), min(rejected_at), min(deadline), count(*) OVER ()
 			FROM learnsink.rejection, unnest(waits_for) AS name WHERE state = 'waiting' AND ($1 = '' OR source_topic = $1)
-			GROUP BY name ORDER BY 2 DESC, 3 DESC, name LIMIT $2`, topic, most)
+			GROUP BY name ORDER BY 2 DESC, 3 DESC, name LIMIT nullif($2, 0)`, topic, most)
 		if err != nil {
 			return err
 		}
