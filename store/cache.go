@@ -39,6 +39,13 @@ func (c *cache) heed(version int64) {
 	c.reset(version)
 }
 
+// of reports whether what is remembered is of this catalogue, or nothing is.
+func (c *cache) of(version int64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.version == version || c.version == 0
+}
+
 // whoWasErased returns the persons who were, and of which catalogue; 0: not known.
 func (c *cache) whoWasErased() (*handlers.Erased, int64) {
 	c.mu.RLock()

@@ -55,8 +55,8 @@ func (r *Room) Close() {
 func (r *Room) Look(ctx context.Context) (catalogue int64, overdue bool, err error) {
 	defer wrap(&err, "look into the waiting room")
 	err = r.conn.QueryRow(ctx, "SELECT "+catalogueIdentity+`, EXISTS (`+selectOverdue+`) FROM learnsink.catalogue_version`).Scan(&catalogue, &overdue)
-	if err == nil {
-		r.store.cache.heed(catalogue) // or Facts would answer by what is remembered of the one before
+	if err == nil && !r.store.cache.of(catalogue) {
+		err = r.store.catchUp(ctx) // or Facts would answer by what is remembered of the one before
 	}
 	return catalogue, overdue, err
 }
