@@ -236,6 +236,21 @@ func (s *Store) RejectedOffsets(ctx context.Context, log Log, from, to int64) (r
 	return rejected, waited, err
 }
 
+// WaitedBefore returns the batches of a log, [from, to), in which rows waited
+// before an operator set the position back over them.
+func (s *Store) WaitedBefore(ctx context.Context, log Log) (_ [][2]int64, err error) {
+	defer wrap(&err, "read the ledger")
+	rows, err := s.pool.Query(ctx, `SELECT from_offset, to_offset FROM learnsink.ledger g JOIN learnsink.position p USING (topic, partition)
+		WHERE topic = $1 AND partition = $2 AND g.incarnation = $3 AND g.waiting > 0 AND g.round < p.round`, log.Topic, log.Partition, log.Incarnation)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (run [2]int64, err error) {
+		err = row.Scan(&run[0], &run[1])
+		return run, err
+	})
+}
+
 // standing are the ledger lines that count, each up to where a later round
 // begins to count again (end_offset).
 const standing = `

@@ -30,6 +30,9 @@ type book struct {
 	// Rows that went into the waiting room. What became of them is the outcome
 	// of another record, on the replay topic.
 	waited bitmap
+	// Rows that may have waited before an operator set the position back over
+	// them: then they had no outcome.
+	mayHaveWaited bitmap
 	// What the outputs hold, by whether it is an accepted event.
 	seen   map[bool]tally
 	beyond beyond
@@ -79,7 +82,7 @@ type forgotten struct{ rows, below int64 }
 
 func newBook(log store.Log, source *handlers.Source, p handlers.Position, all []stretch) *book {
 	b := &book{log: log, source: source, position: p, stretches: all, first: p.FirstOffset, next: p.NextOffset,
-		rejected: bitmap{}, waited: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
+		rejected: bitmap{}, waited: bitmap{}, mayHaveWaited: bitmap{}, kept: math.MaxInt64, rows: bitmap{}, absent: bitmap{},
 		seen: map[bool]tally{}, outputs: map[bool][]*output{}, forgotten: map[kind]forgotten{}}
 	if len(all) > 0 {
 		b.first, b.next = all[0].from, all[len(all)-1].to
@@ -115,6 +118,15 @@ func (b *book) readTables(ctx context.Context, db *store.Store, retention time.D
 	}
 	for _, offset := range waited {
 		b.waited.set(offset - b.first)
+	}
+	if err != nil {
+		return err
+	}
+	before, err := db.WaitedBefore(ctx, b.log)
+	for _, run := range before {
+		for offset := max(run[0], b.first); offset < min(run[1], b.next); offset++ {
+			b.mayHaveWaited.set(offset - b.first)
+		}
 	}
 	return err
 }
@@ -157,7 +169,7 @@ func (b *book) row(r *handlers.Record, laneOf func(*output) int) {
 	case b.has(offset), len(r.Value) == 0 && b.kind(offset) != isRejected: // a tombstone may be ignored
 	case b.ofErased(offset):
 		b.counts.erased++
-	case s.announced == 0:
+	case s.announced == 0, s.silent && b.mayHaveWaited.has(at):
 		b.counts.silent++
 	default:
 		is := b.kind(offset)
