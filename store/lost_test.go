@@ -84,7 +84,7 @@ func (p *proxy) up(client, server net.Conn, cut chan struct{}) {
 	buf := make([]byte, 1<<16)
 	for {
 		n, err := client.Read(buf)
-		if bytes.HasPrefix(buf[:n], []byte("Q\x00\x00\x00\x0bCOMMIT")) {
+		if bytes.HasPrefix(bytes.ToUpper(buf[:n]), []byte("Q\x00\x00\x00\x0bCOMMIT")) { // pgx writes it small
 			switch how := p.cut.Swap(0); how {
 			case passThenCut:
 				close(cut) // down ends with the next reply

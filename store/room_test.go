@@ -392,3 +392,53 @@ func asIf(t *testing.T, byEventTime bool, seed uint64) {
 		t.Errorf("%s outcomes of %s rows", got, want)
 	}
 }
+
+// A COMMIT whose reply is lost, of a row that comes into the room and of one
+// that leaves it: it is counted once, and released once.
+func TestLostCommitsOfTheRoom(t *testing.T) {
+	for name, how := range map[string]int32{
+		"the COMMIT took effect and its reply was lost": passThenCut,
+		"the COMMIT never arrived":                      cutAtOnce,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p, address := newProxy(t, w.url)
+			src := waitingSource(t)
+			cut := open(t, address)
+			o := w.claim(cut, src, 0)
+			for i := range int64(5) {
+				rec := track(src, i, day, 1, 77)
+				b := o.wait(o.batch(rec), rec)
+				p.cut.Store(how)
+				if err := o.st.Apply(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+				o.NextOffset = b.To
+				w.audit()
+			}
+			if got := w.text(`SELECT next_offset, waiting, (SELECT count(*) FROM learnsink.rejection WHERE state = 'waiting') FROM learnsink.position`); got != "(5,5,5)" {
+				t.Errorf("what is there: %s", got)
+			}
+			w.changeCatalogue(`INSERT INTO learnsink.learning_object (guid, guid_folded, provider) VALUES ('O77', 'o77', 'customer')`)
+			r := releaser(t, cut, src)
+			room, led, err := cut.LeadRoom(t.Context())
+			if err != nil || !led {
+				t.Fatal(led, err)
+			}
+			if _, _, err := room.Look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			p.cut.Store(how)
+			if _, _, err := room.Release(t.Context(), "test", []string{"learning.tracking-0-0", "learning.tracking-0-1"}); err == nil {
+				t.Error("nothing was cut")
+			}
+			room.Close()
+			w.release(r)
+			w.release(r)
+			if got := w.text(`SELECT count(*), count(DISTINCT rejection), (SELECT count(*) FROM learnsink.rejection WHERE state = 'replaying') FROM learnsink.job_item`); got != "(5,5,5)" {
+				t.Errorf("what is released: %s", got)
+			}
+			w.audit()
+		})
+	}
+}
