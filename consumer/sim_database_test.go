@@ -272,9 +272,13 @@ func (d *simDatabase) begin(b *handlers.Batch) (*simTx, error) {
 			return nil, errRolledBack
 		}
 		after.outcomes[offset] = decision.Verdict
-		if decision.Verdict == handlers.Accepted {
+		switch decision.Verdict {
+		case handlers.Accepted:
 			after.Accepted++
-		} else {
+		case handlers.Waits:
+			w.came("database: a row waits")
+			after.Waiting++
+		default:
 			after.Rejected++
 		}
 	}
@@ -442,6 +446,6 @@ func (d *simDatabase) set(p *simPartition, epoch, to int64, republish bool, roun
 	}
 	maps.DeleteFunc(d.lines, func(_ string, l simLine) bool { return l.tp == p.TopicPartition && l.offset >= to })
 	p.FirstOffset, p.NextOffset = to, to
-	p.Accepted, p.Rejected, p.Skipped = 0, 0, 0
+	p.Accepted, p.Rejected, p.Waiting, p.Skipped = 0, 0, 0, 0
 	return true
 }

@@ -254,6 +254,8 @@ func (s *simSender) row(kind int) (Message, simRow) {
 		row.verdict = handlers.Rejected
 	case kind < 4:
 		m.Value, row.deletes = deletingRow(learner), true
+	case kind < 6 && s.world.source.Wait > 0:
+		m.Value, row.verdict = lackingRow(), handlers.Waits
 	default:
 		m.Value = goodRow(learner)
 	}

@@ -153,10 +153,13 @@ func (d *simDatabase) settleLines(tp handlers.TopicPartition, decisions []handle
 		decision := &decisions[i]
 		offset, verdict := decision.Record.Offset, verdictOf(decision)
 		if tp.Topic != simReplay {
-			if truth := w.truths[tp].at(offset); decision.Verdict == handlers.Accepted {
+			switch truth := w.truths[tp].at(offset); decision.Verdict {
+			case handlers.Accepted:
 				d.model[truth.learner] = simPlace{truth.at, tp.Topic, tp.Partition, offset}
 				d.keys[truth.learner] = decision.Tracking.TrackingKey
-			} else {
+			case handlers.Waits:
+				d.lines[decision.ID()] = simLine{tp: tp, offset: offset, state: "waiting", attempt: 1}
+			default:
 				d.lines[decision.ID()] = simLine{tp: tp, offset: offset, state: "open", attempt: 1}
 			}
 			continue
@@ -220,7 +223,7 @@ func (s *simDesk) run(within time.Duration) {
 	w := s.world
 	for time.Since(w.began) < within && pause(w.chaos, time.Duration(s.rand.Int64N(int64(within/10)))) {
 		w.do("somebody sends rows again", func() {
-			ids := s.lines(func(l simLine) bool { return l.state == "open" || s.rand.IntN(10) == 0 })
+			ids := s.lines(func(l simLine) bool { return l.state == "open" || l.state != "waiting" && s.rand.IntN(10) == 0 })
 			for range 1 + s.rand.IntN(4) {
 				switch {
 				case s.rand.IntN(20) == 0:

@@ -100,6 +100,7 @@ func simHappens() []string {
 		"kafka: a stale OffsetFetch", "kafka: a transaction timed out", "kafka: an open transaction is taken over", "kafka: an output topic has grown",
 		"operator: pause", "operator: position forward", "operator: position republish", "operator: position silent",
 		"operator: resume after breaker", "operator: resume after paused",
+		"database: a row waits",
 		"process: asleep", "process: crash",
 		"database: a key's lock is waited for",
 		"replay: accepted", "replay: superseded", "replay: rejected", "replay: of no source", "replay: overwrites what was seen",
@@ -164,6 +165,9 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 	}
 	w.build(t)
 	w.brokers.verifies = r.IntN(2) == 0
+	if w.chance("rows wait", 2) { // and nothing comes that they wait for: how they leave is TestRoomSimulation's
+		w.source.Wait = time.Hour
+	}
 	if r.IntN(4) == 0 {
 		w.brokers.limit = 2500
 	}

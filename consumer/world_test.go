@@ -107,6 +107,11 @@ func deletingRow(i int) []byte {
 	return fmt.Appendf(nil, `{"candidateLogin":"l%d","lovGuid":"lo-1","sessionGuid":"se-1","trackingStatus":"notAttempted"}`, i%10)
 }
 
+// lackingRow is a row that nothing is wrong with but that its learner is not there.
+func lackingRow() []byte {
+	return []byte(`{"candidateLogin":"late","lovGuid":"lo-1","sessionGuid":"se-1","trackingStatus":"incomplete"}`)
+}
+
 func badRow() []byte { return []byte(`{"candidateLogin":`) }
 
 // The tools of a database and of the rest, each call by way of an incarnation.

@@ -233,6 +233,9 @@ var mutants = []mutant{
 	{"judged-before-it-is", "the rows that wait are taken for judged before they are", roomSimulation, []edit{
 		{releaseFile, "		began := time.Now()\n		if err := r.judge", "		began := time.Now()\n		r.judged = catalogue\n		if err := r.judge"},
 	}},
+	{"announced-while-it-waits", "a row that waits is dead-lettered too", simulation, []edit{
+		{"handlers/output.go", "	case Rejected:\n		return m.deadLetter(d), true\n", "	case Rejected, Waits:\n		return m.deadLetter(d), true\n"},
+	}},
 	{"deadlines-pass", "nobody looks at deadlines", roomSimulation, []edit{
 		{releaseFile, "	if overdue {\n", "	if overdue && catalogue < 0 {\n"},
 	}},
