@@ -151,7 +151,7 @@ func (f *RejectionFilter) onRejection(a *sqlArgs) (all []string) {
 		all = append(all, "r.id = ANY ("+a.add(f.IDs)+"::text[])")
 	}
 	add(f.Learner != "", "r.names &&", []int64{digest(f.Learner), digest(handlers.Fold(f.Learner))})
-	add(f.Teacher != "", "r.names &&", []int64{digest(handlers.Fold(f.Teacher))})
+	add(f.Teacher != "", "r.names &&", []int64{teacherDigest(handlers.Fold(f.Teacher))})
 	add(f.From != nil, "r.source_offset >=", f.From)
 	add(f.To != nil, "r.source_offset <=", f.To)
 	add(f.Job != 0, "r.job =", f.Job)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,16 +96,37 @@ type Page struct {
 	After string // the cursor of the page before; "": from the newest on
 }
 
-// before reads a cursor: lists go on below it.
-func (p Page) before() (int64, error) {
+// cursor is where a list goes on: behind a rejection.
+type cursor struct {
+	at  time.Time
+	seq int64
+}
+
+// cursor reads where the page begins; nil: with the newest.
+func (p Page) cursor() (*cursor, error) {
 	if p.After == "" {
-		return 1<<63 - 1, nil
+		return nil, nil
 	}
-	n, err := strconv.ParseInt(p.After, 10, 64)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%q is not a cursor that a list has printed", p.After)
+	at, seq, ok := strings.Cut(p.After, "-")
+	micros, err := strconv.ParseInt(at, 36, 64)
+	n, err2 := strconv.ParseInt(seq, 36, 64)
+	if !ok || err != nil || err2 != nil || micros < 0 || n < 0 {
+		return nil, fmt.Errorf("%q is not a cursor that a list has printed", p.After)
 	}
-	return n, nil
+	return &cursor{time.UnixMicro(micros).UTC(), n}, nil
+}
+
+// Check refuses what is no page.
+func (p Page) Check() error {
+	_, err := p.cursor()
+	return err
+}
+
+// cursor is the one behind the rejection.
+func (r *Rejection) cursor() *cursor { return &cursor{r.RejectedAt, r.Seq} }
+
+func (c *cursor) String() string {
+	return strconv.FormatInt(c.at.UnixMicro(), 36) + "-" + strconv.FormatInt(c.seq, 36)
 }
 
 // Rejections lists those that a filter means, newest first, and the cursor of
@@ -114,17 +136,17 @@ func (s *Store) Rejections(ctx context.Context, f RejectionFilter, page Page) (l
 	if err := f.Check(); err != nil {
 		return nil, "", err
 	}
-	before, err := page.before()
+	after, err := page.cursor()
 	if err != nil {
 		return nil, "", err
 	}
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		list, err = f.list(ctx, tx, before, page.Limit+1)
+		list, err = f.list(ctx, tx, after, page.Limit+1)
 		return err
 	})
 	if err == nil && len(list) > page.Limit {
 		list = list[:page.Limit]
-		next = strconv.FormatInt(list[page.Limit-1].Seq, 10)
+		next = list[page.Limit-1].cursor().String()
 	}
 	return list, next, err
 }
@@ -138,13 +160,13 @@ func (s *Store) EachRejection(ctx context.Context, f RejectionFilter) iter.Seq2[
 		err := f.Check()
 		if err == nil {
 			err = s.reading(ctx, func(tx pgx.Tx) error {
-				for before := int64(1<<63 - 1); ; {
-					list, err := f.list(ctx, tx, before, pageSize)
+				for after := (*cursor)(nil); ; {
+					list, err := f.list(ctx, tx, after, pageSize)
 					if err != nil {
 						return err
 					}
 					for i := range list {
-						if before = list[i].Seq; !yield(list[i], nil) {
+						if after = list[i].cursor(); !yield(list[i], nil) {
 							stopped = true
 							return nil
 						}
@@ -176,8 +198,9 @@ func (s *Store) Rejection(ctx context.Context, id string) (r Rejection, err erro
 	return r, err
 }
 
-// list reads a stretch of what the filter means, newest first, below a seq.
-func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, before int64, limit int) ([]Rejection, error) {
+// list reads a stretch of what the filter means, newest first, behind a
+// cursor; nil: from the newest on.
+func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, after *cursor, limit int) ([]Rejection, error) {
 	faults, err := f.faultIDs(ctx, tx, false)
 	if err != nil || faults != nil && len(faults) == 0 {
 		return nil, err
@@ -185,7 +208,7 @@ func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, before int64, lim
 	if _, err := tx.Exec(ctx, planPages); err != nil {
 		return nil, err
 	}
-	query, args := f.listQuery(faults, before, limit)
+	query, args := f.listQuery(faults, after, limit)
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -197,39 +220,206 @@ func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, before int64, lim
 // statistics of a table that fills up say.
 const planPages = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)`
 
-// listQuery returns the query of a page. Every fault or state that is meant
-// has an index in the order of seq: each gives its newest, and of those the
-// newest are the page.
-func (f *RejectionFilter) listQuery(faults []int64, before int64, limit int) (string, []any) {
+// listQuery returns the query of a page, the newest first. What is asked for
+// has an index in that order, within each state: of a value, a fault, a job, a
+// sender, and of all. Each of them, and each state, gives its newest; of those
+// the newest are the page. What a row says of persons or where it stood is
+// little, and is read and sorted.
+//
+// The index is asked by a comparison of rows, and the order names all of its
+// columns, so that PostgreSQL has no other way, and begins behind the cursor.
+func (f *RejectionFilter) listQuery(faults []int64, after *cursor, limit int) (string, []any) {
 	var a sqlArgs
-	below, most := a.add(before), a.add(limit)
+	q := pageQuery{until: "'infinity'", seq: "0", since: "'-infinity'", limit: a.add(limit)}
+	if !f.Until.IsZero() {
+		q.until = a.add(f.Until) // the seq of nothing is below 0
+	}
+	if after != nil && (f.Until.IsZero() || after.at.Before(f.Until)) {
+		q.until, q.seq = a.add(after.at), a.add(after.seq)
+	}
+	few := len(f.IDs) > 0 || f.Learner != "" || f.Teacher != "" || f.From != nil || f.To != nil
+	if !f.Since.IsZero() && !few {
+		q.since = a.add(f.Since)
+	}
+	states := f.States
+	if len(states) == 0 {
+		states = RejectionStates()
+	}
+	lettered := func() string {
+		var letters []string
+		for _, s := range states {
+			letters = append(letters, s.letter())
+		}
+		return "unnest(" + a.add(letters) + `::text[]::"char"[]) AS s(state)`
+	}
+	named := func() string { return "unnest(" + a.add(words(states)) + "::text[]) AS s(state)" }
+	plain := *f
+	plain.States, plain.Since, plain.Until = nil, time.Time{}, time.Time{} // what the order of the index sees to
 	var newest string
-	if faults != nil || f.Value != "" {
-		where := append([]string{"f.seq < " + below}, f.onFault(&a)...)
-		from := "learnsink.rejection_fault f"
-		if more := f.onRejection(&a); len(more) > 0 {
-			from, where = from+" JOIN learnsink.rejection r USING (seq)", append(where, more...)
-		}
-		if f.Action != "" && faults == nil {
-			from, where = from+" JOIN learnsink.fault k ON k.id = f.fault", append(where, "k.action = "+a.add(string(f.Action)))
-		}
-		if faults == nil {
-			newest = "SELECT DISTINCT f.seq FROM " + from + " WHERE " + strings.Join(where, " AND ") + " ORDER BY f.seq DESC LIMIT " + most
-		} else {
-			newest = "SELECT DISTINCT n.seq FROM unnest(" + a.add(faults) + "::bigint[]) AS k(fault) CROSS JOIN LATERAL (SELECT f.seq FROM " + from +
-				" WHERE f.fault = k.fault AND " + strings.Join(where, " AND ") + " ORDER BY f.seq DESC LIMIT " + most + ") n ORDER BY n.seq DESC LIMIT " + most
-		}
-	} else {
-		where := append(append([]string{"r.seq < " + below}, f.onRejection(&a)...), f.shared(&a)...)
-		newest = "SELECT r.seq FROM learnsink.rejection r WHERE " + strings.Join(where, " AND ") + " ORDER BY r.seq DESC LIMIT " + most
-		if len(f.States) > 0 {
-			var states []string
-			for _, s := range f.States {
-				states = append(states, string(s))
+	switch {
+	case few:
+		newest = q.sorted(f.whereFaults(&a, faults))
+	case f.Value != "" || faults != nil:
+		from, where := plain.faultsFrom(&a)
+		if f.Value != "" {
+			if faults != nil {
+				where = append(where, "f.fault = ANY ("+a.add(faults)+"::bigint[])")
 			}
-			newest = "SELECT n.seq FROM unnest(" + a.add(states) + "::text[]) AS k(state) CROSS JOIN LATERAL (" +
-				strings.Replace(newest, "WHERE", "WHERE r.state = k.state AND", 1) + ") n ORDER BY n.seq DESC LIMIT " + most
+			where = append(where, "f.value IS NOT NULL") // as the index has it
+			newest = q.newest(lettered(), from, where, "f", "value", a.add(digest(f.Value))+"::bigint", "state")
+		} else {
+			newest = q.newest(lettered()+" CROSS JOIN unnest("+a.add(faults)+"::bigint[]) AS k(fault)", from, where, "f", "fault", "k.fault", "state")
+		}
+	default:
+		where := append(plain.onRejection(&a), plain.shared(&a)...)
+		from := "learnsink.rejection r"
+		switch {
+		case f.Job != 0:
+			if len(f.States) > 0 {
+				where = append(where, "r.state = ANY ("+a.add(words(f.States))+"::text[])")
+			}
+			newest = q.newest("(SELECT) AS one", from, where, "r", "job", a.add(f.Job)+"::bigint", "")
+		case f.Sender != nil:
+			newest = q.newest(named(), from, where, "r", "sender", a.add(*f.Sender)+"::text", "state")
+		default:
+			newest = q.newest(named(), from, where, "r", "", "", "state")
 		}
 	}
-	return "SELECT " + rejectionColumns + " FROM (" + newest + ") AS page JOIN learnsink.rejection r USING (seq) ORDER BY r.seq DESC", a
+	return "SELECT " + rejectionColumns + " FROM (" + newest + ") AS page JOIN learnsink.rejection r USING (seq) ORDER BY r.rejected_at DESC, r.seq DESC", a
+}
+
+// faultsFrom returns what lines of rejection_fault are read from, and what is
+// asked of them, but for value and fault.
+func (f *RejectionFilter) faultsFrom(a *sqlArgs) (from string, where []string) {
+	from = "learnsink.rejection_fault f"
+	plain := *f
+	plain.Value = ""
+	where = plain.onFault(a)
+	if more := f.onRejection(a); len(more) > 0 {
+		from, where = from+" JOIN learnsink.rejection r USING (seq)", append(where, more...)
+	}
+	if f.Action != "" {
+		from, where = from+" JOIN learnsink.fault t ON t.id = f.fault", append(where, "t.action = "+a.add(string(f.Action)))
+	}
+	return from, where
+}
+
+// pageQuery is what all queries of pages have in common: arguments.
+type pageQuery struct{ until, seq, since, limit string }
+
+// newest returns the newest lines of a table, by an index on (column, state,
+// rejected_at, seq), of which column or state may be "": for each line of
+// each, so many, and of all of those so many.
+func (q pageQuery) newest(each, from string, where []string, table, column, value, state string) string {
+	var columns, values []string
+	add := func(column, value string) {
+		if column != "" {
+			columns, values = append(columns, table+"."+column), append(values, value)
+		}
+	}
+	add(column, value)
+	add(state, "s.state")
+	at, seq := table+".rejected_at", table+".seq"
+	tuple := func(more ...string) string { return "(" + strings.Join(more, ", ") + ")" }
+	where = append([]string{
+		tuple(append(slices.Clone(columns), at, seq)...) + " < " + tuple(append(slices.Clone(values), q.until+"::timestamptz", q.seq+"::bigint")...),
+		tuple(append(slices.Clone(columns), at)...) + " >= " + tuple(append(slices.Clone(values), q.since+"::timestamptz")...),
+	}, where...)
+	order := strings.Join(append(slices.Clone(columns), at, seq), " DESC, ") + " DESC"
+	return "SELECT DISTINCT n.rejected_at, n.seq FROM " + each + " CROSS JOIN LATERAL (SELECT " + at + ", " + seq + " FROM " + from +
+		" WHERE " + strings.Join(where, " AND ") + " ORDER BY " + order + " LIMIT " + q.limit + ") AS n ORDER BY n.rejected_at DESC, n.seq DESC LIMIT " + q.limit
+}
+
+// sorted returns the newest lines of rejection of the few that fit.
+func (q pageQuery) sorted(where []string) string {
+	return "SELECT n.rejected_at, n.seq FROM (SELECT r.rejected_at, r.seq FROM learnsink.rejection r WHERE " + strings.Join(where, " AND ") +
+		" OFFSET 0) AS n WHERE (n.rejected_at, n.seq) < (" + q.until + "::timestamptz, " + q.seq + "::bigint) ORDER BY n.rejected_at DESC, n.seq DESC LIMIT " + q.limit
+}
+
+// Selected returns the ids of all that a filter means, in the order in which a
+// job sends them: by source topic, partition and offset.
+func (s *Store) Selected(ctx context.Context, f RejectionFilter) (ids []string, err error) {
+	defer wrap(&err, "select the rejections")
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	err = s.reading(ctx, func(tx pgx.Tx) error {
+		where, args, err := f.where(ctx, tx)
+		if err != nil || where == "" {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT r.id FROM learnsink.rejection r WHERE "+where+
+			" ORDER BY r.source_topic, r.source_partition, r.incarnation, r.source_offset", args...)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return ids, err
+}
+
+// where returns a condition on lines r of rejection that says all that the
+// filter does; "": none fits.
+func (f *RejectionFilter) where(ctx context.Context, tx pgx.Tx) (string, []any, error) {
+	faults, err := f.faultIDs(ctx, tx, false)
+	if err != nil || faults != nil && len(faults) == 0 {
+		return "", nil, err
+	}
+	var a sqlArgs
+	return strings.Join(f.whereFaults(&a, faults), " AND "), a, nil
+}
+
+func (f *RejectionFilter) whereFaults(a *sqlArgs, faults []int64) []string {
+	where := append(append([]string{"true"}, f.onRejection(a)...), f.shared(a)...)
+	if len(f.States) > 0 {
+		where = append(where, "r.state = ANY ("+a.add(words(f.States))+"::text[])")
+	}
+	if f.byError() {
+		of := append([]string{"f.seq = r.seq"}, f.onFault(a)...)
+		if faults != nil {
+			of = append(of, "f.fault = ANY ("+a.add(faults)+"::bigint[])")
+		}
+		where = append(where, "EXISTS (SELECT FROM learnsink.rejection_fault f WHERE "+strings.Join(of, " AND ")+")")
+	}
+	return where
+}
+
+// words are states as texts.
+func words(states []RejectionState) (all []string) {
+	for _, s := range states {
+		all = append(all, string(s))
+	}
+	return all
+}
+
+// VerbRelease leaves a line in operation.
+const VerbRelease = "dlq release"
+
+// ReleaseRejections opens the quarantined rejections that a filter means, and
+// notes it. It returns how many those were; without any nothing is noted.
+func (s *Store) ReleaseRejections(ctx context.Context, f RejectionFilter, by Operator) (n int64, err error) {
+	defer wrap(&err, "release the rejections")
+	if err := f.Check(); err != nil {
+		return 0, err
+	}
+	f.States = []RejectionState{RejectionQuarantined}
+	err = s.operating(ctx, func(tx pgx.Tx) error {
+		n = 0
+		where, args, err := f.where(ctx, tx)
+		if err != nil || where == "" {
+			return err
+		}
+		// Locked by id, as apply locks them.
+		tag, err := tx.Exec(ctx, `WITH locked AS MATERIALIZED (SELECT r.id FROM learnsink.rejection r WHERE `+where+` ORDER BY r.id FOR UPDATE)
+			UPDATE learnsink.rejection r SET state = 'open' FROM locked WHERE r.id = locked.id AND r.state = 'quarantined'`, args...)
+		if err != nil {
+			return err
+		}
+		if n = tag.RowsAffected(); n == 0 {
+			return nil
+		}
+		return note(ctx, tx, by, VerbRelease, handlers.TopicPartition{}, map[string]any{"rows": n, "selection": f.Selection()})
+	})
+	return n, err
 }

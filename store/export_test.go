@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"learnsink/handlers"
@@ -101,3 +102,26 @@ func ReadWholeMeanwhile(t testing.TB, s *Store, meanwhile func()) {
 	}
 	s.cache.whole = whole
 }
+
+// ListQuery is the query of a page of what a filter means.
+func ListQuery(t testing.TB, s *Store, f RejectionFilter, page Page) (string, []any) {
+	t.Helper()
+	var query string
+	var args []any
+	err := s.reading(t.Context(), func(tx pgx.Tx) error {
+		faults, err := f.faultIDs(t.Context(), tx, false)
+		if err != nil {
+			return err
+		}
+		after, err := page.cursor()
+		query, args = f.listQuery(faults, after, page.Limit)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return query, args
+}
+
+// PlanPages is how the queries of pages are planned.
+const PlanPages = planPages

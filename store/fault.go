@@ -69,13 +69,20 @@ func (r *faultRows) digestOf(sender string) int64 {
 // namesOf is rejection.names of a row, as PostgreSQL reads it.
 func namesOf(a *handlers.About) string {
 	var names []string
-	for _, name := range [...]string{a.Learner.Login, a.Learner.RefNumber, a.Learner.Email, a.Teacher, a.Intervention} {
+	add := func(name string, digest func(string) int64) {
 		if name != "" {
 			names = append(names, strconv.FormatInt(digest(name), 10))
 		}
 	}
+	add(a.Learner.Login, digest)
+	add(a.Learner.RefNumber, digest)
+	add(a.Learner.Email, digest)
+	add(a.Teacher, teacherDigest)
 	return "{" + strings.Join(names, ",") + "}"
 }
+
+// teacherDigest is a teacher's name among those of learners.
+func teacherDigest(login string) int64 { return digest("teacher\n" + login) }
 
 func nullable(n *int64) string {
 	if n == nil {

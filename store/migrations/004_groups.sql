@@ -10,9 +10,9 @@ ALTER TABLE learnsink.rejection
   ADD COLUMN names bigint[] NOT NULL DEFAULT '{}',
   ADD COLUMN subject bigint,
   ADD COLUMN registration bigint;
-COMMENT ON COLUMN learnsink.rejection.seq IS 'The order in which rejections came: what lists are read by.';
+COMMENT ON COLUMN learnsink.rejection.seq IS 'Tells rejections of one moment apart, in the order in which they came.';
 COMMENT ON COLUMN learnsink.rejection.sender IS 'The record''s ce_source.';
-COMMENT ON COLUMN learnsink.rejection.names IS 'learnsink.digest of each name that the row has for a learner, a teacher or an intervention; logins, e-mails and guids folded.';
+COMMENT ON COLUMN learnsink.rejection.names IS 'learnsink.digest of each name that the row has for a learner, and of teacher, a line end and the name for a teacher; logins and e-mails folded.';
 COMMENT ON COLUMN learnsink.rejection.subject IS 'Tells learners, or interventions, apart: learnsink.digest of the first name. NULL: the row has none.';
 COMMENT ON COLUMN learnsink.rejection.registration IS 'learnsink.digest of which learner in which session the row means.';
 
@@ -58,10 +58,11 @@ CREATE TABLE learnsink.rejection_fault (
   rejected_at timestamptz NOT NULL,
   partition integer NOT NULL,
   state "char" NOT NULL,
-  PRIMARY KEY (fault, seq)
-) WITH (fillfactor = 90);
-CREATE INDEX rejection_fault_seq ON learnsink.rejection_fault (seq);
-CREATE INDEX rejection_fault_value ON learnsink.rejection_fault (value, seq) WHERE value IS NOT NULL;
+  PRIMARY KEY (seq, fault)
+);
+-- Lists are in the order of rejected_at and seq, by whatever they are asked for.
+CREATE INDEX rejection_fault_list ON learnsink.rejection_fault (fault, state, rejected_at, seq);
+CREATE INDEX rejection_fault_value ON learnsink.rejection_fault (value, state, rejected_at, seq) WHERE value IS NOT NULL;
 COMMENT ON TABLE learnsink.rejection_fault IS 'What is wrong with each rejection, a line each. Kept by triggers of rejection. No text of a row: digests.';
 COMMENT ON COLUMN learnsink.rejection_fault.value IS 'The digest of the error''s value; of registration_not_found, which has none, that of the registration.';
 COMMENT ON COLUMN learnsink.rejection_fault.state IS 'rejection.state by its first letter; resolved is d (done).';
@@ -108,7 +109,7 @@ BEGIN
     ON CONFLICT (id) DO NOTHING)
   INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
   SELECT seq, fault, subject, value, sender, topic, rejected_at, source_partition, state FROM one
-  ON CONFLICT (fault, seq) DO NOTHING;
+  ON CONFLICT (seq, fault) DO NOTHING;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
@@ -123,7 +124,8 @@ END $$;
 -- +goose StatementEnd
 
 -- What is there already is brought up to this as far as SQL can. It cannot fold letters beyond ASCII (handlers.Fold):
--- the names of older lines that hold such in capitals are found, and counted, as they were written.
+-- the names of older lines that hold such in capitals are found, and counted, as they were written. Of rows that are no
+-- JSON to PostgreSQL (a fault somewhere, or U+0000) it reads no name at all, where Go reads those before the fault.
 -- +goose StatementBegin
 CREATE FUNCTION learnsink.row_of(value bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE r jsonb;
@@ -140,12 +142,12 @@ UPDATE learnsink.rejection r SET
   sender = coalesce((SELECT h ->> 'value' FROM jsonb_array_elements(headers) WITH ORDINALITY AS h(h, i) WHERE h ->> 'key' = 'ce_source' ORDER BY i DESC LIMIT 1), ''),
   names = CASE WHEN r.action = 'tracking'
     THEN array_remove(ARRAY[learnsink.digest(learnsink.folded(v ->> 'candidateLogin')), learnsink.digest(nullif(btrim(v ->> 'candidateRefNumber'), '')), learnsink.digest(learnsink.folded(v ->> 'candidateEmail'))], NULL)
-    ELSE array_remove(ARRAY[learnsink.digest(learnsink.folded(v ->> 'teacherLogin')), learnsink.digest(learnsink.folded(v ->> 'interventionGuid'))], NULL) END,
+    ELSE array_remove(ARRAY[learnsink.digest(E'teacher\n' || learnsink.folded(v ->> 'teacherLogin'))], NULL) END,
   subject = learnsink.digest(CASE WHEN r.action = 'tracking'
     THEN coalesce(learnsink.folded(v ->> 'candidateLogin'), nullif(btrim(v ->> 'candidateRefNumber'), ''), learnsink.folded(v ->> 'candidateEmail'))
     ELSE learnsink.folded(v ->> 'interventionGuid') END),
-  registration = CASE WHEN r.action = 'tracking' AND r.codes @> '{registration_not_found}' THEN learnsink.digest((
-    SELECT string_agg(name || ' ' || CASE WHEN length(said) > 80 THEN left(said, 80) || '…' ELSE said END, ', ' ORDER BY i)
+  registration = CASE WHEN r.action = 'tracking' THEN learnsink.digest((
+    SELECT CASE WHEN bool_or(i <= 3) AND bool_or(i > 3) THEN string_agg(name || ' ' || CASE WHEN length(said) > 80 THEN left(said, 80) || '…' ELSE said END, ', ' ORDER BY i) END
     FROM unnest('{candidateLogin,candidateRefNumber,candidateEmail,sessionGuid,sessionId,sessionTitle,trainingPathCode,trainingId}'::text[]) WITH ORDINALITY AS c(name, i)
     CROSS JOIN LATERAL (SELECT CASE WHEN name IN ('candidateLogin', 'candidateEmail', 'sessionGuid') THEN learnsink.folded(v ->> name) ELSE nullif(btrim(v ->> name), '') END AS said) t
     WHERE said IS NOT NULL)) END
@@ -186,9 +188,9 @@ CREATE TRIGGER rejection_deleted AFTER DELETE ON learnsink.rejection REFERENCING
   FOR EACH STATEMENT EXECUTE FUNCTION learnsink.rejection_gone();
 
 CREATE UNIQUE INDEX rejection_seq ON learnsink.rejection (seq);
-CREATE INDEX rejection_in_state ON learnsink.rejection (state, seq);
-CREATE INDEX rejection_sender ON learnsink.rejection (sender, seq);
+CREATE INDEX rejection_list ON learnsink.rejection (state, rejected_at, seq);
+CREATE INDEX rejection_sender ON learnsink.rejection (sender, state, rejected_at, seq);
 CREATE INDEX rejection_names ON learnsink.rejection USING gin (names);
-CREATE INDEX rejection_job ON learnsink.rejection (job, seq) WHERE job IS NOT NULL;
+CREATE INDEX rejection_of_job ON learnsink.rejection (job, rejected_at, seq) WHERE job IS NOT NULL;
 DROP INDEX learnsink.rejection_state;
 DROP INDEX learnsink.rejection_codes;
