@@ -12,6 +12,7 @@ rows again. The table rejection is what it works with; rows are sent again by jo
 learnsink serve runs.`,
 	})
 	cmd.AddCommand(
+		a.dlqGroupsCommand(), a.dlqListCommand(), a.dlqShowCommand(), a.dlqReleaseCommand(),
 		a.dlqEraseCommand(),
 	)
 	return cmd

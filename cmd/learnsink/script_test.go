@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 
 	"github.com/google/go-cmp/cmp"
@@ -43,6 +44,20 @@ func encoded(ts *testscript.TestScript, neg bool, args []string) {
 	text, err := encoding.NewEncoder().String(ts.ReadFile(args[1]))
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// capture keeps what was printed in a variable: capture AFTER stderr '--after (.*)'.
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture NAME FILE PATTERN")
+	}
+	pattern, err := regexp.Compile(args[2])
+	ts.Check(err)
+	found := pattern.FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(found) != 2 {
+		ts.Fatalf("%s is not in %s, with one group", args[2], args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // jsonSame compares two files of JSON values: jsonsame stdout want.jsonl.
