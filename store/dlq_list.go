@@ -208,7 +208,11 @@ func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, after *cursor, li
 	if _, err := tx.Exec(ctx, planPages); err != nil {
 		return nil, err
 	}
-	query, args := f.listQuery(faults, after, limit)
+	few, err := f.few(ctx, tx, faults)
+	if err != nil {
+		return nil, err
+	}
+	query, args := f.listQuery(faults, after, limit, few)
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -221,23 +225,22 @@ func (f *RejectionFilter) list(ctx context.Context, tx pgx.Tx, after *cursor, li
 const planPages = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)`
 
 // listQuery returns the query of a page, the newest first. What is asked for
-// has an index in that order, within each state: of a value, a fault, a job, a
-// sender, and of all. Each of them, and each state, gives its newest; of those
-// the newest are the page. What a row says of persons or where it stood is
-// little, and is read and sorted.
+// has an index in that order, within each state: of a value, a fault, a job,
+// and of all. Each of them, and each state, gives its newest; of those the
+// newest are the page. few is another way: what there is little of is read and
+// sorted.
 //
 // The index is asked by a comparison of rows, and the order names all of its
 // columns, so that PostgreSQL has no other way, and begins behind the cursor.
-func (f *RejectionFilter) listQuery(faults []int64, after *cursor, limit int) (string, []any) {
+func (f *RejectionFilter) listQuery(faults []int64, after *cursor, limit int, few bool) (string, []any) {
 	var a sqlArgs
 	q := pageQuery{until: "'infinity'", seq: "0", since: "'-infinity'", limit: a.add(limit)}
-	if !f.Until.IsZero() {
-		q.until = a.add(f.Until) // the seq of nothing is below 0
-	}
-	if after != nil && (f.Until.IsZero() || after.at.Before(f.Until)) {
+	switch {
+	case after != nil && (f.Until.IsZero() || after.at.Before(f.Until)):
 		q.until, q.seq = a.add(after.at), a.add(after.seq)
+	case !f.Until.IsZero():
+		q.until = a.add(f.Until) // no seq is below 0
 	}
-	few := len(f.IDs) > 0 || f.Learner != "" || f.Teacher != "" || f.From != nil || f.To != nil
 	if !f.Since.IsZero() && !few {
 		q.since = a.add(f.Since)
 	}
@@ -279,13 +282,30 @@ func (f *RejectionFilter) listQuery(faults []int64, after *cursor, limit int) (s
 				where = append(where, "r.state = ANY ("+a.add(words(f.States))+"::text[])")
 			}
 			newest = q.newest("(SELECT) AS one", from, where, "r", "job", a.add(f.Job)+"::bigint", "")
-		case f.Sender != nil:
-			newest = q.newest(named(), from, where, "r", "sender", a.add(*f.Sender)+"::text", "state")
 		default:
 			newest = q.newest(named(), from, where, "r", "", "", "state")
 		}
 	}
 	return "SELECT " + rejectionColumns + " FROM (" + newest + ") AS page JOIN learnsink.rejection r USING (seq) ORDER BY r.rejected_at DESC, r.seq DESC", a
+}
+
+// fewRows is how many rows are read and sorted for a page without a thought.
+const fewRows = 2000
+
+// few reports whether what the filter means is best read and sorted: it is
+// about ids, a person, or where rows stood; or about a sender who has few.
+// One who has many has some wherever one looks.
+func (f *RejectionFilter) few(ctx context.Context, tx pgx.Tx, faults []int64) (few bool, err error) {
+	if len(f.IDs) > 0 || f.Learner != "" || f.Teacher != "" || f.From != nil || f.To != nil {
+		return true, nil
+	}
+	if f.Sender == nil || *f.Sender == "" {
+		return false, nil
+	}
+	var a sqlArgs
+	err = tx.QueryRow(ctx, "SELECT count(*) < "+a.add(fewRows)+" FROM (SELECT FROM learnsink.rejection r WHERE "+
+		strings.Join(f.whereFaults(&a, faults), " AND ")+" LIMIT "+a.add(fewRows)+") AS r", a...).Scan(&few)
+	return few, err
 }
 
 // faultsFrom returns what lines of rejection_fault are read from, and what is
@@ -372,6 +392,9 @@ func (f *RejectionFilter) where(ctx context.Context, tx pgx.Tx) (string, []any, 
 
 func (f *RejectionFilter) whereFaults(a *sqlArgs, faults []int64) []string {
 	where := append(append([]string{"true"}, f.onRejection(a)...), f.shared(a)...)
+	if f.Sender != nil && *f.Sender != "" {
+		where = append(where, "r.names && "+a.add([]int64{senderDigest(*f.Sender)}))
+	}
 	if len(f.States) > 0 {
 		where = append(where, "r.state = ANY ("+a.add(words(f.States))+"::text[])")
 	}

@@ -262,7 +262,7 @@ func drawFilter(rng *rand.Rand, all []store.Rejection) (f store.RejectionFilter)
 func TestRejectionFilters(t *testing.T) {
 	w := newWorld(t)
 	reject(w)
-	w.exec(`UPDATE learnsink.rejection SET rejected_at = now() - source_offset * interval '1 minute'`)
+	w.exec(`UPDATE learnsink.rejection SET rejected_at = '2026-03-01T12:00:00Z'::timestamptz - source_offset / 2 * interval '1 minute'`)
 	w.exec(`UPDATE learnsink.rejection SET state = (ARRAY['open', 'quarantined', 'resolved', 'archived'])[1 + source_offset % 4], job = nullif(source_offset % 3, 0)`)
 	all := slices.Collect(func(yield func(store.Rejection) bool) {
 		for r, err := range w.EachRejection(t.Context(), store.RejectionFilter{}) {
@@ -403,7 +403,7 @@ func plant(w *world, n int) {
 		SELECT 'planted-' || i % 6 || '-' || i, 'tracking', ARRAY[e ->> 'code'], jsonb_build_array(e), convert_to('l' || l, 'UTF8'),
 		  convert_to(format('{"candidateLogin":"l%s","lovGuid":"v%s","sessionGuid":"s%s","trackingStatus":"completed","timeSpent":%s,"progression":100}', l, v, v % 900, i), 'UTF8'),
 		  '[{"key":"ce_id","value":"123456"}]', 'planted', i % 6, i, '2026-03-01T00:00:00Z', '2026-03-01T00:00:00Z'::timestamptz + i * interval '1 second', 'abc',
-		  'lms/' || i % 7, ARRAY[learnsink.digest('l' || l)], learnsink.digest('l' || l), learnsink.digest(format('candidateLogin l%s, sessionGuid s%s', l, v % 900))
+		  CASE WHEN i % 997 = 0 THEN 'rare' ELSE 'lms/' || i % 7 END, ARRAY[learnsink.digest('l' || l), learnsink.digest('sender' || chr(10) || CASE WHEN i % 997 = 0 THEN 'rare' ELSE 'lms/' || i % 7 END)], learnsink.digest('l' || l), learnsink.digest(format('candidateLogin l%s, sessionGuid s%s', l, v % 900))
 		FROM (SELECT i, (i::bigint * 7919 % 200003)::integer AS l, (i::bigint * 104729 % (1 + i::bigint * 31 % 50021))::integer AS v FROM generate_series(1, $1::integer) i) g
 		CROSS JOIN LATERAL (SELECT CASE
 		  WHEN i % 10 < 4 THEN '{"code":"registration_not_found","message":"No registration found for given parameters."}'::jsonb
@@ -425,7 +425,7 @@ func TestPagesAreNotScanned(t *testing.T) {
 	plant(w, n)
 	w.exec(`ANALYZE`)
 	group := strings.Trim(w.text(`SELECT lpad(to_hex(id), 12, '0') FROM learnsink.fault WHERE code = 'registration_not_found'`), "()")
-	sender, nobody, partition, from, to := "lms/3", "nobody", 2, int64(30_000), int64(30_100)
+	sender, rare, nobody, partition, from, to := "lms/3", "rare", "nobody", 2, int64(30_000), int64(30_100)
 	open := []store.RejectionState{store.RejectionOpen, store.RejectionQuarantined}
 	const limit = 50
 	_, deep, err := w.Rejections(t.Context(), store.RejectionFilter{Until: time.Date(2026, 3, 1, 0, 0, n/2, 0, time.UTC)}, store.Page{Limit: limit})
@@ -436,24 +436,25 @@ func TestPagesAreNotScanned(t *testing.T) {
 		f    store.RejectionFilter
 		rows int // that there are to find; at most a page
 	}{
-		"all":                   {store.RejectionFilter{}, limit},
-		"state":                 {store.RejectionFilter{States: open}, limit},
-		"a state without rows":  {store.RejectionFilter{States: []store.RejectionState{store.RejectionArchived}}, 0},
-		"group":                 {store.RejectionFilter{States: open, Groups: []string{group}}, limit},
-		"code of many faults":   {store.RejectionFilter{States: open, Codes: []handlers.Code{handlers.ColumnUnknown}}, limit},
-		"field":                 {store.RejectionFilter{States: open, Fields: []string{"column3"}}, limit},
-		"value":                 {store.RejectionFilter{States: open, Value: "v77"}, 1},
-		"sender":                {store.RejectionFilter{States: open, Sender: &sender}, limit},
-		"a sender without rows": {store.RejectionFilter{States: open, Sender: &nobody}, 0},
-		"learner":               {store.RejectionFilter{States: open, Learner: "L7919"}, 1},
-		"offsets":               {store.RejectionFilter{States: open, Topic: "planted", Partition: &partition, From: &from, To: &to}, 16},
-		"partition":             {store.RejectionFilter{States: open, Topic: "planted", Partition: &partition}, limit},
-		"group of a sender":     {store.RejectionFilter{States: open, Groups: []string{group}, Sender: &sender}, limit},
-		"ids":                   {store.RejectionFilter{IDs: []string{"planted-1-1", "planted-2-2"}}, 2},
-		"job":                   {store.RejectionFilter{Job: 7}, 0},
-		"since":                 {store.RejectionFilter{States: open, Since: day}, limit / 2},
-		"until":                 {store.RejectionFilter{States: open, Until: time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC)}, limit},
-		"group since":           {store.RejectionFilter{States: open, Groups: []string{group}, Since: time.Date(2026, 3, 1, 16, 39, 0, 0, time.UTC)}, 20},
+		"all":                    {store.RejectionFilter{}, limit},
+		"state":                  {store.RejectionFilter{States: open}, limit},
+		"a state without rows":   {store.RejectionFilter{States: []store.RejectionState{store.RejectionArchived}}, 0},
+		"group":                  {store.RejectionFilter{States: open, Groups: []string{group}}, limit},
+		"code of many faults":    {store.RejectionFilter{States: open, Codes: []handlers.Code{handlers.ColumnUnknown}}, limit},
+		"field":                  {store.RejectionFilter{States: open, Fields: []string{"column3"}}, limit},
+		"value":                  {store.RejectionFilter{States: open, Value: "v77"}, 1},
+		"sender":                 {store.RejectionFilter{States: open, Sender: &sender}, limit},
+		"a sender with few rows": {store.RejectionFilter{States: open, Sender: &rare}, limit},
+		"a sender without rows":  {store.RejectionFilter{States: open, Sender: &nobody}, 0},
+		"learner":                {store.RejectionFilter{States: open, Learner: "L7919"}, 1},
+		"offsets":                {store.RejectionFilter{States: open, Topic: "planted", Partition: &partition, From: &from, To: &to}, 16},
+		"partition":              {store.RejectionFilter{States: open, Topic: "planted", Partition: &partition}, limit},
+		"group of a sender":      {store.RejectionFilter{States: open, Groups: []string{group}, Sender: &sender}, limit},
+		"ids":                    {store.RejectionFilter{IDs: []string{"planted-1-1", "planted-2-2"}}, 2},
+		"job":                    {store.RejectionFilter{Job: 7}, 0},
+		"since":                  {store.RejectionFilter{States: open, Since: day}, limit / 2},
+		"until":                  {store.RejectionFilter{States: open, Until: time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC)}, limit},
+		"group since":            {store.RejectionFilter{States: open, Groups: []string{group}, Since: time.Date(2026, 3, 1, 16, 39, 0, 0, time.UTC)}, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, after := range []string{"", deep} {

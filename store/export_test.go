@@ -114,7 +114,11 @@ func ListQuery(t testing.TB, s *Store, f RejectionFilter, page Page) (string, []
 			return err
 		}
 		after, err := page.cursor()
-		query, args = f.listQuery(faults, after, page.Limit)
+		if err != nil {
+			return err
+		}
+		few, err := f.few(t.Context(), tx, faults)
+		query, args = f.listQuery(faults, after, page.Limit, few)
 		return err
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ type faultRows struct {
 	sender, names         []string
 	subject, registration []*int64
 	faults, values        []string // arrays: a line of rejection_fault for each member
-	senderDigest          []int64
+	senderDigests         []int64
 	known                 map[int64]Fault // of the batch, by id
 	senders               map[string]int64
 }
@@ -31,15 +31,20 @@ func (r *faultRows) add(d *handlers.Decision) {
 	registration := optDigest(storable(about.Registration))
 	sender := storable(d.Sender()) // at most 255 characters
 	r.sender = append(r.sender, sender)
-	r.senderDigest = append(r.senderDigest, r.digestOf(sender))
-	r.names = append(r.names, namesOf(&about))
+	r.senderDigests = append(r.senderDigests, r.digestOf(sender))
+	r.names = append(r.names, namesOf(&about, sender))
 	r.subject = append(r.subject, optDigest(about.Subject()))
 	r.registration = append(r.registration, registration)
 	var faults, values strings.Builder
+	var seen []int64
 	for i := range errors {
 		e := &errors[i]
 		f := FaultOf(d.Rules.Action(), e)
 		id := f.id()
+		if slices.Contains(seen, id) {
+			continue // columns whose names begin alike, say
+		}
+		seen = append(seen, id)
 		r.known[id] = f
 		value := optDigest(e.Value)
 		if e.Code == handlers.NoRegistration {
@@ -67,7 +72,7 @@ func (r *faultRows) digestOf(sender string) int64 {
 }
 
 // namesOf is rejection.names of a row, as PostgreSQL reads it.
-func namesOf(a *handlers.About) string {
+func namesOf(a *handlers.About, sender string) string {
 	var names []string
 	add := func(name string, digest func(string) int64) {
 		if name != "" {
@@ -78,11 +83,15 @@ func namesOf(a *handlers.About) string {
 	add(a.Learner.RefNumber, digest)
 	add(a.Learner.Email, digest)
 	add(a.Teacher, teacherDigest)
+	add(sender, senderDigest)
 	return "{" + strings.Join(names, ",") + "}"
 }
 
 // teacherDigest is a teacher's name among those of learners.
 func teacherDigest(login string) int64 { return digest("teacher\n" + login) }
+
+// senderDigest is a sender among those names.
+func senderDigest(sender string) int64 { return digest("sender\n" + sender) }
 
 func nullable(n *int64) string {
 	if n == nil {
@@ -92,7 +101,7 @@ func nullable(n *int64) string {
 }
 
 func (r *faultRows) args() []any {
-	return []any{r.sender, r.names, r.subject, r.registration, r.faults, r.values, r.senderDigest}
+	return []any{r.sender, r.names, r.subject, r.registration, r.faults, r.values, r.senderDigests}
 }
 
 // insertFaults adds what was not known to be wrong with any row so far.

@@ -118,8 +118,7 @@ r AS (
     waits_for = excluded.waits_for, deadline = excluded.deadline)
 INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
 SELECT u.seq, f.fault, u.subject, f.value, u.sender_digest, $26::bigint, now(), $2::integer, learnsink.state_letter(u.state)
-FROM u CROSS JOIN LATERAL unnest(u.faults::bigint[], u.vals::bigint[]) AS f(fault, value)
-ON CONFLICT (seq, fault) DO NOTHING`
+FROM u CROSS JOIN LATERAL unnest(u.faults::bigint[], u.vals::bigint[]) AS f(fault, value)`
 
 // textArray is an array of texts as PostgreSQL reads it, every one quoted.
 func textArray(texts []string) *string {

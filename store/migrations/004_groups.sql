@@ -12,7 +12,7 @@ ALTER TABLE learnsink.rejection
   ADD COLUMN registration bigint;
 COMMENT ON COLUMN learnsink.rejection.seq IS 'Tells rejections of one moment apart, in the order in which they came.';
 COMMENT ON COLUMN learnsink.rejection.sender IS 'The record''s ce_source.';
-COMMENT ON COLUMN learnsink.rejection.names IS 'learnsink.digest of each name that the row has for a learner, and of teacher, a line end and the name for a teacher; logins and e-mails folded.';
+COMMENT ON COLUMN learnsink.rejection.names IS 'By what the row is found: learnsink.digest of each name that it has for a learner; of teacher, a line end and the name; of sender, a line end and the sender. Logins and e-mails folded.';
 COMMENT ON COLUMN learnsink.rejection.subject IS 'Tells learners, or interventions, apart: learnsink.digest of the first name. NULL: the row has none.';
 COMMENT ON COLUMN learnsink.rejection.registration IS 'learnsink.digest of which learner in which session the row means.';
 
@@ -85,38 +85,48 @@ FROM (
 $$;
 -- +goose StatementEnd
 
--- Apply brings the lines of what it inserts along (store/rejection.go: quicker by far than digests in SQL); those of whoever
--- else inserts are made here. The settings: a plan that is kept was made for the tables as they were, empty at first.
+-- Apply brings the lines of what it inserts along (store/rejection.go: quicker by far than digests in SQL), and the
+-- trigger finds them there; those of whoever else inserts are made here. The settings: a plan that is kept was made for
+-- the tables as they were, empty at first. EXECUTE plans anew, which would take too long where there is nothing to do.
 -- +goose StatementBegin
 CREATE FUNCTION learnsink.rejection_written() RETURNS trigger LANGUAGE plpgsql
-SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
   IF TG_OP = 'UPDATE' THEN
-    UPDATE learnsink.rejection_fault f SET state = learnsink.state_letter(n.state)
-    FROM written n JOIN gone g USING (id) WHERE f.seq = n.seq AND n.state <> g.state;
-    DELETE FROM learnsink.rejection_fault f USING gone g JOIN written n USING (id)
-    WHERE f.seq = g.seq AND (n.seq, n.errors, n.rejected_at, n.subject, n.registration) IS DISTINCT FROM (g.seq, g.errors, g.rejected_at, g.subject, g.registration);
+    PERFORM FROM written LIMIT 1;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    PERFORM set_config('enable_hashjoin', 'on', true);
+    EXECUTE 'UPDATE learnsink.rejection_fault f SET state = learnsink.state_letter(n.state)
+      FROM written n JOIN gone g USING (id) WHERE f.seq = n.seq AND n.state <> g.state';
+    EXECUTE 'DELETE FROM learnsink.rejection_fault f USING gone g JOIN written n USING (id)
+      WHERE f.seq = g.seq AND (n.seq, n.errors, n.rejected_at, n.subject, n.registration) IS DISTINCT FROM (g.seq, g.errors, g.rejected_at, g.subject, g.registration)';
   END IF;
-  WITH one AS MATERIALIZED (
-    SELECT n.seq, f.*, n.subject, learnsink.digest(n.sender) AS sender, learnsink.digest(n.source_topic) AS topic,
-      n.rejected_at, n.source_partition, learnsink.state_letter(n.state) AS state, n.action
-    FROM written n CROSS JOIN LATERAL learnsink.faults_of(n.action, n.errors, n.registration) AS f
-    WHERE NOT EXISTS (SELECT FROM learnsink.rejection_fault k WHERE k.seq = n.seq)),
-  known AS (
-    INSERT INTO learnsink.fault (id, action, code, field, message)
-    SELECT DISTINCT o.fault, o.action, o.code, o.field, o.message FROM one o
-    WHERE NOT EXISTS (SELECT FROM learnsink.fault k WHERE k.id = o.fault) ORDER BY o.fault
-    ON CONFLICT (id) DO NOTHING)
-  INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
-  SELECT seq, fault, subject, value, sender, topic, rejected_at, source_partition, state FROM one
-  ON CONFLICT (seq, fault) DO NOTHING;
+  IF TG_OP = 'INSERT' THEN -- whoever brings the lines of one brings those of all
+    PERFORM FROM (SELECT seq FROM written LIMIT 1) n WHERE NOT EXISTS (SELECT FROM learnsink.rejection_fault k WHERE k.seq = n.seq);
+  ELSE
+    PERFORM FROM written n WHERE NOT EXISTS (SELECT FROM learnsink.rejection_fault k WHERE k.seq = n.seq) LIMIT 1;
+  END IF;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  EXECUTE 'WITH one AS MATERIALIZED (
+      SELECT n.seq, f.*, n.subject, learnsink.digest(n.sender) AS sender, learnsink.digest(n.source_topic) AS topic,
+        n.rejected_at, n.source_partition, learnsink.state_letter(n.state) AS state, n.action
+      FROM written n CROSS JOIN LATERAL learnsink.faults_of(n.action, n.errors, n.registration) AS f
+      WHERE NOT EXISTS (SELECT FROM learnsink.rejection_fault k WHERE k.seq = n.seq)),
+    known AS (
+      INSERT INTO learnsink.fault (id, action, code, field, message)
+      SELECT DISTINCT o.fault, o.action, o.code, o.field, o.message FROM one o
+      WHERE NOT EXISTS (SELECT FROM learnsink.fault k WHERE k.id = o.fault) ORDER BY o.fault
+      ON CONFLICT (id) DO NOTHING)
+    INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
+    SELECT seq, fault, subject, value, sender, topic, rejected_at, source_partition, state FROM one
+    ON CONFLICT (seq, fault) DO NOTHING';
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE FUNCTION learnsink.rejection_gone() RETURNS trigger LANGUAGE plpgsql
-SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
   DELETE FROM learnsink.rejection_fault f USING gone g WHERE f.seq = g.seq;
   RETURN NULL;
@@ -139,10 +149,10 @@ CREATE FUNCTION learnsink.folded(text) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN translate(nullif(btrim($1), ''), 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz');
 UPDATE learnsink.rejection r SET
   seq = o.seq,
-  sender = coalesce((SELECT h ->> 'value' FROM jsonb_array_elements(headers) WITH ORDINALITY AS h(h, i) WHERE h ->> 'key' = 'ce_source' ORDER BY i DESC LIMIT 1), ''),
-  names = CASE WHEN r.action = 'tracking'
-    THEN array_remove(ARRAY[learnsink.digest(learnsink.folded(v ->> 'candidateLogin')), learnsink.digest(nullif(btrim(v ->> 'candidateRefNumber'), '')), learnsink.digest(learnsink.folded(v ->> 'candidateEmail'))], NULL)
-    ELSE array_remove(ARRAY[learnsink.digest(E'teacher\n' || learnsink.folded(v ->> 'teacherLogin'))], NULL) END,
+  sender = coalesce(o.sender, ''),
+  names = array_remove(CASE WHEN r.action = 'tracking'
+    THEN ARRAY[learnsink.digest(learnsink.folded(v ->> 'candidateLogin')), learnsink.digest(nullif(btrim(v ->> 'candidateRefNumber'), '')), learnsink.digest(learnsink.folded(v ->> 'candidateEmail'))]
+    ELSE ARRAY[learnsink.digest(E'teacher\n' || learnsink.folded(v ->> 'teacherLogin'))] END || learnsink.digest(E'sender\n' || o.sender), NULL),
   subject = learnsink.digest(CASE WHEN r.action = 'tracking'
     THEN coalesce(learnsink.folded(v ->> 'candidateLogin'), nullif(btrim(v ->> 'candidateRefNumber'), ''), learnsink.folded(v ->> 'candidateEmail'))
     ELSE learnsink.folded(v ->> 'interventionGuid') END),
@@ -151,7 +161,9 @@ UPDATE learnsink.rejection r SET
     FROM unnest('{candidateLogin,candidateRefNumber,candidateEmail,sessionGuid,sessionId,sessionTitle,trainingPathCode,trainingId}'::text[]) WITH ORDINALITY AS c(name, i)
     CROSS JOIN LATERAL (SELECT CASE WHEN name IN ('candidateLogin', 'candidateEmail', 'sessionGuid') THEN learnsink.folded(v ->> name) ELSE nullif(btrim(v ->> name), '') END AS said) t
     WHERE said IS NOT NULL)) END
-FROM (SELECT id, learnsink.row_of(value) AS v, row_number() OVER (ORDER BY rejected_at, source_topic, source_partition, source_offset) AS seq FROM learnsink.rejection) AS o WHERE o.id = r.id;
+FROM (SELECT id, learnsink.row_of(value) AS v,
+  (SELECT nullif(h ->> 'value', '') FROM jsonb_array_elements(headers) WITH ORDINALITY AS h(h, i) WHERE h ->> 'key' = 'ce_source' ORDER BY i DESC LIMIT 1) AS sender,
+  row_number() OVER (ORDER BY rejected_at, source_topic, source_partition, source_offset) AS seq FROM learnsink.rejection) AS o WHERE o.id = r.id;
 WITH one AS (
   SELECT n.seq, f.*, n.subject, learnsink.digest(n.sender) AS sender, learnsink.digest(n.source_topic) AS topic,
     n.rejected_at, n.source_partition, learnsink.state_letter(n.state) AS state, n.action
@@ -189,7 +201,6 @@ CREATE TRIGGER rejection_deleted AFTER DELETE ON learnsink.rejection REFERENCING
 
 CREATE UNIQUE INDEX rejection_seq ON learnsink.rejection (seq);
 CREATE INDEX rejection_list ON learnsink.rejection (state, rejected_at, seq);
-CREATE INDEX rejection_sender ON learnsink.rejection (sender, state, rejected_at, seq);
 CREATE INDEX rejection_names ON learnsink.rejection USING gin (names);
 CREATE INDEX rejection_of_job ON learnsink.rejection (job, rejected_at, seq) WHERE job IS NOT NULL;
 DROP INDEX learnsink.rejection_state;
