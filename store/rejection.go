@@ -99,26 +99,23 @@ func (r *rejectionRows) args() []any {
 // The deadline of a row that waits is clock: it is counted from when the row
 // came in, by the database's.
 const insertRejections = `
-WITH u AS (
-  SELECT nextval('learnsink.rejection_seq_seq') AS seq, u.*,
-    CASE WHEN u.waits_for IS NOT NULL THEN 'waiting' WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
-         WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $25 THEN 'quarantined' ELSE 'open' END AS state
-  FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
-      $12::integer[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::text[], $20::text[], $21::bigint[], $22::text[])
-    AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job,
-      sender, names, subject, registration, faults, vals, sender_digest, waits_for)),
+WITH base AS (SELECT nextval('learnsink.rejection_seq_seq') AS seq),
 r AS (
   INSERT INTO learnsink.rejection (seq, id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, state,
     sender, names, subject, registration, waits_for, deadline, source_topic, source_partition, action, rules)
-  SELECT u.seq, u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job, u.state,
+  SELECT (SELECT seq FROM base) + u.i, u.id, u.codes::text[], u.errors::jsonb, u.key, u.value, u.headers::jsonb, u.source_offset, u.event_at, u.incarnation, u.attempt, u.replay_of, u.job,
+    CASE WHEN u.waits_for IS NOT NULL THEN 'waiting' WHEN u.replay_of IS NULL THEN 'open' WHEN EXISTS (SELECT FROM learnsink.rejection r WHERE r.id = u.replay_of) THEN 'archived'
+         WHEN u.codes = '{superseded}' THEN 'superseded' WHEN u.attempt >= $22 THEN 'quarantined' ELSE 'open' END,
     u.sender, u.names::bigint[], u.subject, u.registration,
-    u.waits_for::text[], CASE WHEN u.waits_for IS NOT NULL THEN now() + $27::interval END, $1::text, $2::integer, $23::text, $24::text
-  FROM u
+    u.waits_for::text[], CASE WHEN u.waits_for IS NOT NULL THEN now() + $24::interval END, $1::text, $2::integer, $20::text, $21::text
+  FROM unnest($3::text[], $4::text[], $5::text[], $6::bytea[], $7::bytea[], $8::text[], $9::bigint[], $10::timestamptz[], $11::integer[],
+      $12::integer[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::text[]) WITH ORDINALITY
+    AS u(id, codes, errors, key, value, headers, source_offset, event_at, incarnation, attempt, replay_of, job, sender, names, subject, registration, waits_for, i)
   ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, codes = excluded.codes, errors = excluded.errors, rejected_at = now(), rules = excluded.rules, state = excluded.state,
     waits_for = excluded.waits_for, deadline = excluded.deadline)
 INSERT INTO learnsink.rejection_fault (seq, fault, subject, value, sender, topic, rejected_at, partition, state)
-SELECT u.seq, f.fault, u.subject, f.value, u.sender_digest, $26::bigint, now(), $2::integer, learnsink.state_letter(u.state)
-FROM u CROSS JOIN LATERAL unnest(u.faults::bigint[], u.vals::bigint[]) AS f(fault, value)`
+SELECT (SELECT seq FROM base) + u.line, u.fault, u.subject, u.value, u.sender, $23::bigint, now(), $2::integer, u.state::"char"
+FROM unnest($25::integer[], $26::bigint[], $27::bigint[], $28::bigint[], $29::bigint[], $30::text[]) AS u(line, fault, sender, subject, value, state)`
 
 // textArray is an array of texts as PostgreSQL reads it, every one quoted.
 func textArray(texts []string) *string {

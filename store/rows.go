@@ -158,8 +158,9 @@ func (w *writes) queueRows(b *pgx.Batch, lookFirst bool) {
 	if len(w.rejections.id) > 0 {
 		rules := w.batch.Source.Rules
 		b.Queue(insertFaults, w.rejections.faults.faultArgs()...)
-		b.Queue(insertRejections, append(append([]any{w.batch.Source.Topic, w.batch.Partition}, w.rejections.args()...),
-			string(rules.Action()), rules.Hash(), quarantinedFrom, digest(w.batch.Source.Topic), w.batch.Source.Wait)...)
+		args := append([]any{w.batch.Source.Topic, w.batch.Partition}, w.rejections.args()...)
+		args = append(args, string(rules.Action()), rules.Hash(), quarantinedFrom, digest(w.batch.Source.Topic), w.batch.Source.Wait)
+		b.Queue(insertRejections, append(args, w.rejections.faults.lineArgs()...)...)
 	}
 	w.replays.queue(b)
 }
