@@ -30,8 +30,7 @@ dead letter's learnsink.id.
 ` + formatHelp + " csv has a line for each message.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := newPrinter(io.Discard, form, showColumns())
-			if err != nil {
+			if _, err := newPrinter(io.Discard, form, showColumns()); err != nil {
 				return err
 			}
 			c, err := a.load()
@@ -48,28 +47,33 @@ dead letter's learnsink.id.
 			if err != nil {
 				return err
 			}
-			shown := showDossier(d)
-			switch form {
-			case "table":
-				return tellDossier(a.stdout, d, &shown)
-			case "csv":
-				if p, err = newPrinter(a.stdout, form, showColumns()); err != nil {
-					return err
-				}
-				for i := range shown.Messages {
-					if err := p.print(&messageLine{&shown, &shown.Messages[i]}); err != nil {
-						return err
-					}
-				}
-				return p.close()
-			}
-			encoder := json.NewEncoder(a.stdout)
-			encoder.SetEscapeHTML(false)
-			return encoder.Encode(&shown)
+			return printDossier(a.stdout, form, d)
 		},
 	}
 	formatFlag(cmd, &form)
 	return cmd
+}
+
+// printDossier prints a dead letter as -f asks.
+func printDossier(out io.Writer, form string, d *dlq.Dossier) error {
+	shown := showDossier(d)
+	switch form {
+	case "table":
+		return tellDossier(out, d, &shown)
+	case "json":
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(&shown)
+	}
+	p, err := newPrinter(out, form, showColumns())
+	if err != nil {
+		return err
+	}
+	var lines []messageLine
+	for i := range shown.Messages {
+		lines = append(lines, messageLine{&shown, &shown.Messages[i]})
+	}
+	return p.printAll(lines)
 }
 
 // dossierShown is a dead letter as json has it.
