@@ -91,6 +91,7 @@ func (describing) Unregister(prometheus.Collector) bool { return false }
 func TestAlertsAskForMetricsThatExist(t *testing.T) {
 	there := describing{map[string]bool{}}
 	consumer.NewMetrics(there)
+	consumer.NewCatalogueMetrics(there)
 	collector, err := os.ReadFile("../cmd/learnsink/web.go") // what is asked of the database, by the main package
 	if err != nil {
 		t.Fatal(err)
