@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,20 +80,31 @@ func TestSummaryOfChunks(t *testing.T) {
 		}
 		all = append(all, told{line + 1, errors})
 	}
+	byField := func(a, b kindOfError) int { return strings.Compare(a.field, b.field) }
+	var first *summary
 	whole := newSummary()
 	for _, row := range all {
 		whole.add(row.line, row.errors)
 	}
-	for range 5 {
+	for i := range 10 {
 		merged, part := newSummary(), newSummary()
+		size := rand.New(rand.NewPCG(6, uint64(i/2))) // each division twice
 		for _, row := range all {
 			part.add(row.line, row.errors)
-			if random.IntN(700) == 0 {
+			if size.IntN(700) == 0 {
 				merged.merge(part)
 				part.reset()
 			}
 		}
 		merged.merge(part)
+		if len(merged.kinds) != summaryKinds {
+			t.Fatalf("%d kinds: they would all fit", len(merged.kinds))
+		}
+		if i%2 == 0 {
+			first = merged
+		} else if diff := cmp.Diff(slices.SortedFunc(maps.Keys(first.kinds), byField), slices.SortedFunc(maps.Keys(merged.kinds), byField), cmp.AllowUnexported(kindOfError{})); diff != "" {
+			t.Errorf("which kinds are kept is chance:\n%s", diff)
+		}
 		if merged.rows != whole.rows || merged.rejected != whole.rejected {
 			t.Fatalf("%d of %d, not %d of %d", merged.rejected, merged.rows, whole.rejected, whole.rows)
 		}

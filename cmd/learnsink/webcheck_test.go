@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,15 +223,38 @@ func TestWebCheckBomb(t *testing.T) {
 	if int64(len(bomb)) > w.bounds.bytes {
 		t.Fatalf("the bomb has %d bytes", len(bomb))
 	}
-	started := time.Now()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	response, text, err := w.ask(t, "action=tracking", http.Header{"Content-Encoding": {"gzip"}}, bytes.NewReader(bomb))
+	runtime.ReadMemStats(&after)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if response.StatusCode != 413 {
 		t.Errorf("%d %s", response.StatusCode, text)
 	}
-	t.Logf("refused after %s", time.Since(started))
+	if n := after.TotalAlloc - before.TotalAlloc; n > 128<<20 {
+		t.Errorf("%d MB were taken for it", n>>20)
+	}
+}
+
+// What says beforehand that it is too large is refused before it is sent.
+func TestWebCheckRefusesBySize(t *testing.T) {
+	w := newChecking(t, nil)
+	conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /check?action=tracking HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", w.bounds.bytes+1)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d", response.StatusCode)
+	}
 }
 
 func TestWebCheckWarnsOfAHeader(t *testing.T) {
@@ -249,7 +273,7 @@ func TestWebCheckWarnsOfAHeader(t *testing.T) {
 // Whoever is slow to send is told so, and gives the place back.
 func TestWebCheckSlowSender(t *testing.T) {
 	w := newChecking(t, func(w *webCheck) { w.bounds.read, w.places = 200*time.Millisecond, make(chan struct{}, 1) })
-	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(w.url, "http://"), "/check"))
+	conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +295,7 @@ func TestWebCheckSlowSender(t *testing.T) {
 // Whoever is slow to read holds nobody up either: others are judged meanwhile.
 func TestWebCheckSlowReader(t *testing.T) {
 	w := newChecking(t, func(w *webCheck) { w.bounds.answer = 20 * time.Second })
-	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(w.url, "http://"), "/check"))
+	conn, err := net.Dial("tcp", w.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func TestMapping(t *testing.T) {
 			file: "w,x,y,z\n1,2,3,\"4\"\"\"\n1,2,3\n1,2,3,4,5\n", header: "a b",
 			want: []row{{2, `1,2,3,"4"""`, `{"a":"2","b":"4\""}`}, {3, "1,2,3", `"1,2,3"`}, {4, "1,2,3,4,5", `"1,2,3,4,5"`}}},
 		{name: "in order, the first line a row", format: rows.Format{Columns: ordered("a", "b"), InOrder: true, NoHeader: true},
-			file: "\n1,2\n", header: "a b", want: []row{{2, "1,2", `{"a":"1","b":"2"}`}}},
+			file: "\n1,2\n1,2,3\n", header: "a b", want: []row{{2, "1,2", `{"a":"1","b":"2"}`}, {3, "1,2,3", `"1,2,3"`}}},
 		{name: "a first line that is no CSV, and is none of ours", format: rows.Format{Columns: ordered("a", "b"), InOrder: true},
 			file: "\"Export\" of \xff June\n1,2\n", header: "a b", want: []row{{2, "1,2", `{"a":"1","b":"2"}`}}},
 		{name: "a first line of another length", format: rows.Format{Columns: ordered("a", "b"), InOrder: true},
@@ -220,7 +220,7 @@ func TestMapping(t *testing.T) {
 // nothing out say what a header of those names says.
 func FuzzMapping(f *testing.F) {
 	f.Add("a,b,c\n1,2,3\n\"x\ny\",\"\"\"\",\n", true, true)
-	f.Add("1;2\n1,2,3", false, true)
+	f.Add("1;2\n1,2,3\n1,2,3,4", false, true)
 	f.Add("x,a\n1,2,3\n4,5", true, false)
 	f.Fuzz(func(t *testing.T, text string, header, inOrder bool) {
 		columns := []rows.Column{{Position: 1, As: "a"}, {Position: 2}, {Position: 3, As: "c"}}
