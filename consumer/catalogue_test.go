@@ -382,6 +382,33 @@ func TestCatalogueReader(t *testing.T) {
 		}
 	})
 
+	t.Run("a drip makes another catalogue once a while only", func(t *testing.T) {
+		t.Parallel()
+		s, w := newCatalogueStory(t), newCatalogueWorld(t)
+		r := s.reader(w)
+		r.limits.pace = 100 * time.Millisecond
+		applied := 0
+		w.fail = func(name string) (bool, error) {
+			if name == "apply" {
+				applied++
+			}
+			return true, nil
+		}
+		run(t, r)
+		w.until("the topics are known", func() bool { return w.ready })
+		began := time.Now()
+		for range 200 {
+			s.say(t, 1)
+		}
+		w.until("all of it", func() bool { return w.records == 200 })
+		if most := int(time.Since(began)/r.limits.pace) + 2; applied > most {
+			t.Errorf("%d catalogues in %s", applied, time.Since(began))
+		}
+		if diff := cmp.Diff(s.want, w.entries); diff != "" {
+			t.Error(diff)
+		}
+	})
+
 	t.Run("a topic that has grown is read whole", func(t *testing.T) {
 		t.Parallel()
 		s, w := newCatalogueStory(t), newCatalogueWorld(t)

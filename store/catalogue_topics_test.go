@@ -771,3 +771,82 @@ func TestEventsForgetLittle(t *testing.T) {
 		t.Errorf("%d of 100 are remembered of the whole, read while 2 came", got)
 	}
 }
+
+// A crash at every step of a batch leaves nothing of it, one after the COMMIT
+// all: and the positions say which.
+func TestCatalogueTopicsCrash(t *testing.T) {
+	ctx := t.Context()
+	k := newTopics(t, 1)
+	k.seed()
+	k.begin()
+	k.read()
+	p, url := newProxy(t, k.w.url)
+	before := k.w.entries() + k.w.waiting()
+	// Something of everything: entries of each kind, a session and a
+	// registration that wait, one that has waited, tombstones followed and held.
+	k.say(catalogue.Learners, "new", `{"login":"new"}`)
+	k.say(catalogue.Teachers, "new", `{"login":"new"}`)
+	k.say(catalogue.Trainings, "11", `{"id":11}`)
+	k.say(catalogue.Sessions, "101", `{"id":101,"trainingId":11}`)
+	k.say(catalogue.Sessions, "102", `{"id":102,"trainingId":12}`)
+	k.say(catalogue.Registrations, `{"learnerLogin":"new","sessionId":101}`, `{"learnerLogin":"new","sessionId":101}`)
+	k.say(catalogue.Registrations, `{"learnerLogin":"none","sessionId":101}`, `{"learnerLogin":"none","sessionId":101}`)
+	k.say(catalogue.Rooms, "r2", `{"guid":"r2"}`)
+	k.say(catalogue.Rooms, "r1", "")
+	k.say(catalogue.Learners, "ann", "")
+	k.say(catalogue.LearningObjects, "o1", "[]")
+	var chunks []handlers.CatalogueChunk
+	for tp, log := range k.logs {
+		if n := int64(len(log)); n > k.next[tp] {
+			chunks = append(chunks, k.chunk(tp, k.next[tp], n))
+		}
+	}
+	moved := func() bool {
+		return k.w.text("SELECT next_offset FROM learnsink.catalogue_position WHERE topic ~ 'sessions'") != "(1)"
+	}
+	crashes := 0
+	for n := int32(1); ; n++ {
+		s := open(t, url)
+		if err := s.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+		p.after.Store(n)
+		_, err := s.ApplyCatalogue(ctx, topicNames(), chunks)
+		p.after.Store(0)
+		s.Close()
+		if err == nil {
+			break
+		}
+		if crashes++; moved() {
+			t.Fatalf("cut at message %d: the positions moved: %v", n, err)
+		}
+		if got := k.w.entries() + k.w.waiting(); got != before {
+			t.Fatalf("cut at message %d: %s", n, cmp.Diff(before, got))
+		}
+	}
+	if crashes < 20 || !moved() {
+		t.Errorf("%d crashes, moved %v", crashes, moved())
+	}
+	after := k.w.entries() + k.w.waiting()
+	for _, want := range []string{"new in 101", "(session,102)", "(registration,\"none 101\")", "tombstone"} {
+		if !strings.Contains(after, want) {
+			t.Errorf("%s is not there:\n%s", want, after)
+		}
+	}
+
+	// A COMMIT that was done, and whose reply was lost.
+	k.next[handlers.TopicPartition{Topic: topicOf(catalogue.Teachers)}] = 2
+	k.say(catalogue.Teachers, "last", `{"login":"last"}`)
+	s := open(t, url)
+	p.cut.Store(passThenCut)
+	c := k.chunk(handlers.TopicPartition{Topic: topicOf(catalogue.Teachers)}, 2, 3)
+	if _, err := s.ApplyCatalogue(ctx, topicNames(), []handlers.CatalogueChunk{c}); err == nil {
+		t.Error("the reply was lost, and nobody says so")
+	}
+	if got := k.w.text("SELECT next_offset FROM learnsink.catalogue_position WHERE topic ~ 'teachers'"); got != "(3)" {
+		t.Errorf("the position: %s", got)
+	}
+	if _, err := s.ApplyCatalogue(ctx, topicNames(), []handlers.CatalogueChunk{c}); !errors.Is(err, handlers.ErrMoved) {
+		t.Errorf("again: %v", err)
+	}
+}

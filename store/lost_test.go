@@ -24,6 +24,7 @@ type proxy struct {
 	server   string
 	cut      atomic.Int32 // 0: not armed
 	cuts     atomic.Int32 // how many were cut
+	after    atomic.Int32 // the connection is cut at so many sendings from now on; 0: not armed
 	mu       sync.Mutex
 	conns    []net.Conn
 }
@@ -84,7 +85,12 @@ func (p *proxy) up(client, server net.Conn, cut chan struct{}) {
 	buf := make([]byte, 1<<16)
 	for {
 		n, err := client.Read(buf)
-		if bytes.HasPrefix(bytes.ToUpper(buf[:n]), []byte("Q\x00\x00\x00\x0bCOMMIT")) { // pgx writes it small
+		if p.after.Load() > 0 && p.after.Add(-1) == 0 {
+			p.cuts.Add(1)
+			client.Close()
+			return
+		}
+		if commits(buf[:n]) {
 			switch how := p.cut.Swap(0); how {
 			case passThenCut:
 				close(cut) // down ends with the next reply
@@ -102,6 +108,12 @@ func (p *proxy) up(client, server net.Conn, cut chan struct{}) {
 			return
 		}
 	}
+}
+
+// commits reports whether a message is a COMMIT.
+func commits(message []byte) bool {
+	const head = "Q\x00\x00\x00\x0b"
+	return bytes.HasPrefix(message, []byte(head)) && len(message) >= len(head)+6 && bytes.EqualFold(message[len(head):len(head)+6], []byte("COMMIT"))
 }
 
 func (p *proxy) down(client, server net.Conn, cut chan struct{}) {

@@ -126,3 +126,21 @@ func TestCatalogTopicsOfTwoProcesses(t *testing.T) {
 		t.Errorf("%d records were read, of 4: %v", records, err)
 	}
 }
+
+func TestCatalogTopicThatForgetsIsUnfit(t *testing.T) {
+	for _, c := range []struct {
+		policy, tombstones string
+		unfit              bool
+		remark             string
+	}{
+		{"compact", "2592000000", false, ""},
+		{"delete", "2592000000", true, "cleanup.policy is delete: entries vanish that are not said again; set it to compact"},
+		{"compact,delete", "2592000000", true, "cleanup.policy is compact,delete: entries vanish that are not said again; set it to compact"},
+		{"compact", "86400000", false, "delete.retention.ms is 1d: a tombstone is not heard of by a learnsink that is away for longer"},
+	} {
+		unfit, remarks := catalogRemarks(map[string]string{"cleanup.policy": c.policy, "delete.retention.ms": c.tombstones})
+		if got := strings.Join(remarks, "; "); unfit != c.unfit || got != c.remark {
+			t.Errorf("%s, %s: %v, %q", c.policy, c.tombstones, unfit, got)
+		}
+	}
+}
