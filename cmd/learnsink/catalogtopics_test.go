@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,26 +59,8 @@ func TestCatalogTopicsOfTwoProcesses(t *testing.T) {
 	t.Setenv("DATABASE_URL", database)
 	t.Setenv("LEARNSINK_CONFIG", "")
 	t.Setenv("LEARNSINK_CATALOG_TOPICS", "on")
-	db, err := pgx.Connect(t.Context(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close(context.Background())
-	until := func(what, query string) {
-		t.Helper()
-		for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-			var done bool
-			if err := db.QueryRow(t.Context(), query).Scan(&done); err != nil {
-				t.Fatal(err)
-			}
-			if done {
-				return
-			}
-			if time.Since(begun) > 20*time.Second {
-				t.Fatalf("not in 20 s: %s", what)
-			}
-		}
-	}
+	until := untilTrue(t, database)
+	db := connect(t, database)
 	var stderr strings.Builder
 	if got := run(t.Context(), []string{"topics", "create", "--partitions", "2", "--replication", "1"}, strings.NewReader(""), io.Discard, &stderr); got != exitDone {
 		t.Fatal(stderr.String())
@@ -125,6 +110,79 @@ func TestCatalogTopicsOfTwoProcesses(t *testing.T) {
 	if err := db.QueryRow(t.Context(), `SELECT sum(records) FROM learnsink.catalogue_position`).Scan(&records); err != nil || records != 4 {
 		t.Errorf("%d records were read, of 4: %v", records, err)
 	}
+}
+
+func connect(t *testing.T, database string) *pgx.Conn {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close(context.Background()) })
+	return db
+}
+
+// untilTrue returns what waits until a query says true.
+func untilTrue(t *testing.T, database string) func(what, query string) {
+	db := connect(t, database)
+	return func(what, query string) {
+		t.Helper()
+		for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			var done bool
+			if err := db.QueryRow(t.Context(), query).Scan(&done); err != nil {
+				t.Fatal(err)
+			}
+			if done {
+				return
+			}
+			if time.Since(begun) > 30*time.Second {
+				t.Fatalf("not in 30 s: %s", what)
+			}
+		}
+	}
+}
+
+// A row that waits for a registration is let out of the waiting room when that
+// comes as an event.
+func TestCatalogEventReleasesWaitingRows(t *testing.T) {
+	cluster := kafkatest.New(t)
+	database := pgtest.New(t)
+	config := filepath.Join(t.TempDir(), "learnsink.yaml")
+	if err := os.WriteFile(config, []byte(`catalogTopics: on
+sources: [{topic: learning.tracking, action: tracking, onMissingReference: wait}]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
+	t.Setenv("DATABASE_URL", database)
+	t.Setenv("LEARNSINK_CONFIG", config)
+	until := untilTrue(t, database)
+	must := func(stdin string, args ...string) {
+		t.Helper()
+		var stderr strings.Builder
+		if got := run(t.Context(), args, strings.NewReader(stdin), io.Discard, &stderr); got != exitDone {
+			t.Fatalf("learnsink %s: exit %d\n%s", strings.Join(args, " "), got, &stderr)
+		}
+	}
+	must("", "topics", "create", "--partitions", "1", "--replication", "1")
+	say(t, cluster, `["learning_objects","lo",{"guid":"lo"}]`, `["trainings","1",{"id":1}]`, `["sessions","11",{"id":11,"trainingId":1}]`)
+	must(`{"candidateLogin":"ann","lovGuid":"lo","sessionId":11,"trackingStatus":"completed"}`, "send", "--action", "tracking", "-")
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"serve", "--http", "off"}, strings.NewReader(""), io.Discard, t.Output())
+	}()
+	until("the row waits", `SELECT count(*) = 1 FROM learnsink.rejection WHERE state = 'waiting'`)
+	registration := `{"learnerLogin":"ann","sessionId":11}`
+	say(t, cluster, `["registrations",`+strconv.Quote(registration)+`,`+registration+`]`)
+	until("the registration waits, too", `SELECT count(*) = 1 FROM learnsink.catalogue_waiting_registration`)
+	say(t, cluster, `["learners","ann",{"login":"ann"}]`)
+	until("the row is let out", `SELECT count(*) = 1 FROM learnsink.job_item JOIN learnsink.job j ON j.id = job WHERE kind = 'release'`)
+	stop()
+	if got := <-done; got != exitDone {
+		t.Errorf("exit %d when told to stop", got)
+	}
+	must("", "audit", "--deep")
 }
 
 func TestCatalogTopicThatForgetsIsUnfit(t *testing.T) {
