@@ -249,8 +249,8 @@ func (r *CatalogueReader) session(ctx context.Context, check func(context.Contex
 	defer cancel()
 	g, run := errgroup.WithContext(run)
 	s.group, s.chunks = g, make(chan handlers.CatalogueChunk, 4)
-	g.Go(func() error { defer cancel(); return s.write(run) })
 	s.follow(run)
+	g.Go(func() error { defer cancel(); return s.write(run) })
 	err := g.Wait()
 	if errors.Is(err, errLookAnew) || ctx.Err() != nil {
 		return nil

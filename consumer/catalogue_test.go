@@ -368,6 +368,21 @@ func TestCatalogueReader(t *testing.T) {
 		})
 	}
 
+	t.Run("a partition that cannot be read on holds up no other", func(t *testing.T) {
+		t.Parallel()
+		s, w := newCatalogueStory(t), newCatalogueWorld(t)
+		s.cluster.Produce(t, &kgo.Record{Topic: s.topics[0].Topic, Key: []byte("large"), Value: make([]byte, 100_000)})
+		s.say(t, 40)
+		r := s.reader(w)
+		r.limits.fetch.decompressed = 10_000
+		run(t, r)
+		stopped := handlers.TopicPartition{Topic: s.topics[0].Topic}
+		w.until("all but one are read", func() bool { return w.records == 30 && w.positions[stopped].State == handlers.Oversized })
+		if err := r.Drain(t.Context()); !errors.Is(err, ErrStopped) {
+			t.Errorf("a drain: %v", err)
+		}
+	})
+
 	t.Run("another cluster is read from its start", func(t *testing.T) {
 		t.Parallel()
 		s, w := newCatalogueStory(t), newCatalogueWorld(t)

@@ -439,8 +439,12 @@ func (s *Store) sweep(ctx context.Context, rows bool) (int64, error) {
 			if !rows && !slices.Contains(byEntries, p.kind) {
 				continue
 			}
-			rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT h.thing FROM learnsink.catalogue_tombstone h LEFT JOIN learnsink.%s t ON t.%s::text = h.thing
-				WHERE h.kind = $1 AND (t.%[2]s IS NULL OR %s)`, p.table, p.id, p.free), p.kind)
+			id := "CASE WHEN kind = $1 THEN thing::bigint END" // of other kinds it may be no number
+			if p.kind == catalogue.Rooms {
+				id = "thing"
+			}
+			rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT h.thing FROM (SELECT thing, %s AS id FROM learnsink.catalogue_tombstone WHERE kind = $1) h
+				LEFT JOIN learnsink.%s t ON t.%s = h.id WHERE t.%[3]s IS NULL OR %[4]s`, id, p.table, p.id, p.free), p.kind)
 			if err != nil {
 				return err
 			}
