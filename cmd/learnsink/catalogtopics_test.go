@@ -142,8 +142,8 @@ func untilTrue(t *testing.T, database string) func(what, query string) {
 	}
 }
 
-// A row that waits for a registration is let out of the waiting room when that
-// comes as an event.
+// A row that waits for a registration is let out of the waiting room, and
+// applied, when that comes as an event.
 func TestCatalogEventReleasesWaitingRows(t *testing.T) {
 	cluster := kafkatest.New(t)
 	database := pgtest.New(t)
@@ -177,7 +177,7 @@ sources: [{topic: learning.tracking, action: tracking, onMissingReference: wait}
 	say(t, cluster, `["registrations",`+strconv.Quote(registration)+`,`+registration+`]`)
 	until("the registration waits, too", `SELECT count(*) = 1 FROM learnsink.catalogue_waiting_registration`)
 	say(t, cluster, `["learners","ann",{"login":"ann"}]`)
-	until("the row is let out", `SELECT count(*) = 1 FROM learnsink.job_item JOIN learnsink.job j ON j.id = job WHERE kind = 'release'`)
+	until("the row is let out, and applied", `SELECT EXISTS (SELECT FROM learnsink.tracking) AND EXISTS (SELECT FROM learnsink.rejection WHERE state = 'resolved')`)
 	stop()
 	if got := <-done; got != exitDone {
 		t.Errorf("exit %d when told to stop", got)
