@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"learnsink/test/kafkatest"
@@ -29,7 +31,7 @@ func TestServerScripts(t *testing.T) {
 			database, cluster := pgtest.Empty(t), kafkatest.New(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{story}, RequireExplicitExec: true,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "capture": capture, "entries": entries(t, cluster)},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "sql": sql, "remember": remember, "capture": capture, "entries": entries(t, cluster)},
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
 					e.Setenv("DATABASE_URL", database)
@@ -39,6 +41,30 @@ func TestServerScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// sql runs a statement: what no verb does.
+func sql(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sql STATEMENT")
+	}
+	conn, err := pgx.Connect(context.Background(), ts.Getenv("DATABASE_URL"))
+	ts.Check(err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(context.Background(), args[0])
+	ts.Check(err)
+}
+
+// remember keeps what a pattern finds in stdout in a variable.
+func remember(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: remember NAME PATTERN")
+	}
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("stdout has no %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 // What serve shows over HTTP, and that it stops when told to.

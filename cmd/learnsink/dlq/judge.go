@@ -3,6 +3,7 @@
 package dlq
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -162,7 +163,7 @@ func (j *Judge) rowOf(l *store.Letter, v *Verdict) *row {
 	}
 	r.replay.Of, r.replay.Attempt, r.replay.EventTime, r.replay.Overwrite = l.ID, l.Attempt+1, l.EventAt, ""
 	r.source = j.sources[r.replay.SourceTopic]
-	v.Letter, v.Source = l, r.replay.SourceTopic
+	v.Letter, v.Source = l, cmp.Or(r.replay.SourceTopic, l.Record.Topic)
 	if r.source != nil {
 		v.Action = r.source.Rules.Action()
 	}

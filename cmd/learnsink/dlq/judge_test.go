@@ -392,3 +392,62 @@ func TestJudgeSays(t *testing.T) {
 		t.Errorf("%+v", tally)
 	}
 }
+
+// forgetful is a catalogue that knows of erased persons.
+type forgetful struct {
+	dlq.Catalogue
+	erased *handlers.Erased
+}
+
+func (f forgetful) FactsNow(ctx context.Context, refs *handlers.References) (*handlers.Facts, error) {
+	facts, err := f.Catalogue.FactsNow(ctx, refs)
+	if err == nil {
+		facts.Erased = f.erased
+	}
+	return facts, err
+}
+
+// Nothing of an erased person is sent again, whoever asks for it.
+func TestJudgeForgets(t *testing.T) {
+	w := newWorld(t)
+	secret := []byte("secret")
+	erased := handlers.NewErased(secret, []handlers.IdentityHash{handlers.NewIdentity(handlers.LearnerLogin, "Nobody").Hash(secret)})
+	d, ids := file(day, tracked("nobody", "o0", ""), tracked("somebody", "o0", ""), tracked("l0", "o0", ""))
+	judge := dlq.NewJudge(w.sources, replayTopic, forgetful{w, erased}, w, "open")
+	p, err := dlq.NewPlan(t.Context(), judge, nil, dlq.PagesOf(t.Context(), d, ids), dlq.Sending{All: true}, func(*dlq.Verdict, []byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[dlq.Outcome]int64{dlq.Gone: 1, dlq.Rejected: 1, dlq.Accepted: 1}, p.Outcomes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(ids[1:], p.IDs()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A dead letter of the replay topic itself says in its headers what it was:
+// whose rules are meant, and where it stands.
+func TestJudgeHeirs(t *testing.T) {
+	w := newWorld(t)
+	stored := handlers.Record{Topic: "learning.tracking", Offset: 7, Timestamp: day, Key: []byte("k"), Value: []byte(tracked("l0", "o0", ""))}
+	w.apply(w.sources[0], &stored)
+	heir := func(offset int64, source string) store.Letter {
+		says := handlers.Replay{Of: "learning.tracking-0-3", Attempt: 2, EventTime: day, SourceTopic: source,
+			Origin: handlers.Some(handlers.Origin{Incarnation: 1, Offset: offset})}
+		return store.Letter{ID: fmt.Sprint("learning.replay-0-", 90+offset), State: "open", EventAt: day, Attempt: 2,
+			Record: handlers.Record{Topic: replayTopic, Offset: 90 + offset, Value: stored.Value, Headers: says.Headers()}}
+	}
+	letters := []store.Letter{heir(6, "learning.tracking"), heir(8, "learning.tracking"), heir(9, "learning.old"), heir(10, "")}
+	verdicts, err := dlq.NewJudge(w.sources, replayTopic, w, w, "open").Page(t.Context(), letters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, v := range verdicts {
+		got = append(got, v.Source+" "+string(v.Outcome))
+	}
+	if diff := cmp.Diff([]string{"learning.tracking superseded", "learning.tracking accepted", "learning.old unconfigured", replayTopic + " unconfigured"}, got); diff != "" {
+		t.Error(diff)
+	}
+}

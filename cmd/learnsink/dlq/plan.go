@@ -2,6 +2,8 @@ package dlq
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -91,6 +93,23 @@ func (p *Plan) Overwrites() (n int64) {
 		}
 	}
 	return n
+}
+
+// Seen names what the rows that are written over newer ones would meet: it is
+// another once another row is meant, or something else is stored. "" where
+// there are none.
+func (p *Plan) Seen() string {
+	digest, any := sha256.New(), false
+	for _, i := range p.items {
+		if i.overwrite != "" {
+			any = true
+			fmt.Fprintf(digest, "%s %s\n", i.id, i.overwrite)
+		}
+	}
+	if !any {
+		return ""
+	}
+	return hex.EncodeToString(digest.Sum(nil)[:6])
 }
 
 // Pages are dead letters, a page of them after the other.

@@ -102,10 +102,29 @@ func TestPlan(t *testing.T) {
 		if len(shown) != 5 || p.Overwrites() != test.over || p.Send() != int64(len(test.want)) || len(p.IDs()) != len(test.want) {
 			t.Errorf("%s: %v, %d over newer ones of %d", test.name, shown, p.Overwrites(), p.Send())
 		}
+		if again, _ := w.plan(d, ids, test.sending); again.Seen() != p.Seen() || (p.Seen() == "") != (test.over == 0) {
+			t.Errorf("%s: seen are %q and %q", test.name, p.Seen(), again.Seen())
+		}
 		want := map[dlq.Outcome]int64{dlq.Accepted: 2, dlq.Rejected: 2, dlq.Superseded: 1}
 		if diff := cmp.Diff(want, p.Outcomes); diff != "" || p.Rows != 5 || p.Effects[dlq.Inserts] != 1 || p.Effects[dlq.Nothing] != 1 {
 			t.Errorf("%s: %s %v", test.name, diff, p.Effects)
 		}
+	}
+}
+
+// What was seen is another thing once something else is stored.
+func TestPlanSeen(t *testing.T) {
+	w := newWorld(t)
+	d, ids := file(day, tracked("l1", "o0", ""))
+	seen := map[string]bool{}
+	for i := range int64(3) {
+		stored := handlers.Record{Topic: "learning.tracking", Offset: 100 + i, Timestamp: day.Add(time.Hour), Key: []byte("k"), Value: []byte(tracked("l1", "o0", ""))}
+		w.apply(w.sources[0], &stored)
+		p, _ := w.plan(d, ids, dlq.Sending{Overwrite: true})
+		seen[p.Seen()] = true
+	}
+	if len(seen) != 3 || seen[""] {
+		t.Errorf("%v", seen)
 	}
 }
 
