@@ -14,7 +14,6 @@ const (
 	record       = "consumer/record.go"
 	transaction  = "consumer/transaction.go"
 	publisher    = "consumer/publisher.go"
-	releaseFile  = "consumer/release.go"
 	settleFile   = "handlers/settle.go"
 	replaysFile  = "handlers/replays.go"
 	replayFile   = "store/replay.go"
@@ -23,9 +22,7 @@ const (
 
 var (
 	simulation = catcher{kind: bySimulation}
-	// roomSimulation lives the waiting room through.
-	roomSimulation = test("consumer", "^TestRoomSimulation$")
-	chaos          = catcher{kind: byChaos}
+	chaos      = catcher{kind: byChaos}
 	// zombies wake in the midst of work, again and again.
 	zombies     = catcher{kind: byChaos, only: "process asleep past its session", rate: "2000"}
 	lostCommits = catcher{kind: byChaos, only: "COMMIT under way, connection cut", rate: "400"}
@@ -177,6 +174,31 @@ var mutants = []mutant{
 		{"consumer/compress.go", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n", "func (d *decompressor) decompress(codec int, in []byte, limit int) ([]byte, error) {\n	limit = 1 << 29\n"},
 	}},
 
+	{"waiting-not-in-the-sum", "rows that wait are not counted", test("store", "^TestRowsThatWait$"), []edit{
+		{rows, "			w.waiting++\n", ""},
+	}},
+	{"released-twice", "a row goes into a job whatever it has become since", test("store", "^TestRelease$"), []edit{
+		{"store/job.go", "AND (r.state = $2\n", "AND (r.state = $2 OR $2 <> ''\n"},
+	}},
+	{"released-over-a-newer-row", "on the replay topic the row applied last wins, where its source says so", test("consumer", "^TestRoomSimulation$"), []edit{
+		{"handlers/replays.go", "= topic, true, true\n", "= topic, s.ByEventTime, true\n"},
+	}},
+	{"waits-once-more", "a row that has waited waits again", test("consumer", "^TestRoomSimulation$"), []edit{
+		{"handlers/replays.go", "		again.Wait = 0 ", "		_ = again.Wait "},
+	}},
+	{"first-of-its-kind-alone", "of the rows that wait for the same, the first is released", test("consumer", "^TestRoomSimulation$"), []edit{
+		{"consumer/release.go", "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) == 0 {", "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) >= 0 {"},
+	}},
+	{"judged-before-it-is", "the rows that wait are taken for judged before they are", test("consumer", "^TestRoomSimulation$"), []edit{
+		{"consumer/release.go", "		began := time.Now()\n		if err := r.judge", "		began := time.Now()\n		r.judged = catalogue\n		if err := r.judge"},
+	}},
+	{"announced-while-it-waits", "a row that waits is dead-lettered too", simulation, []edit{
+		{"handlers/output.go", "	case Rejected:\n		return m.deadLetter(d), true\n", "	case Rejected, Waits:\n		return m.deadLetter(d), true\n"},
+	}},
+	{"deadlines-pass", "nobody looks at deadlines", test("consumer", "^TestRoomSimulation$"), []edit{
+		{"consumer/release.go", "	if overdue {\n", "	if overdue && catalogue < 0 {\n"},
+	}},
+
 	{"guard-in-the-preview-only", "a row that is sent again is not held against what is stored when it is applied", simulation, []edit{
 		{settleFile, "(d.olderThan(s) || d.putsBack()) && !d.overwrites(s) {", "(d.olderThan(s) || d.putsBack()) && !d.overwrites(s) && d.Replay == nil {"},
 	}},
@@ -213,31 +235,6 @@ var mutants = []mutant{
 	}},
 	{"resolved-twice", "a dead letter that is resolved is opened again by another record that replays it", test("store", "^TestReplaySettles$"), []edit{
 		{replayFile, "ELSE r.state IN ('open', 'replaying', 'waiting', 'quarantined') AND NOT", "ELSE r.state <> 'archived' AND NOT"},
-	}},
-
-	{"waiting-not-in-the-sum", "rows that wait are not counted", test("store", "^TestRowsThatWait$"), []edit{
-		{rows, "			w.waiting++\n", ""},
-	}},
-	{"released-twice", "a row goes into a job whatever it has become since", test("store", "^TestRelease$"), []edit{
-		{"store/job.go", "AND (r.state = $2\n", "AND (r.state = $2 OR $2 <> ''\n"},
-	}},
-	{"released-over-a-newer-row", "on the replay topic the row applied last wins, where its source says so", roomSimulation, []edit{
-		{"handlers/replays.go", "= topic, true, true\n", "= topic, s.ByEventTime, true\n"},
-	}},
-	{"waits-once-more", "a row that has waited waits again", roomSimulation, []edit{
-		{"handlers/replays.go", "		again.Wait = 0 ", "		_ = again.Wait "},
-	}},
-	{"first-of-its-kind-alone", "of the rows that wait for the same, the first is released", roomSimulation, []edit{
-		{releaseFile, "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) == 0 {", "o.room.Rows(ctx, &last, o.limits.page); err != nil || len(page) >= 0 {"},
-	}},
-	{"judged-before-it-is", "the rows that wait are taken for judged before they are", roomSimulation, []edit{
-		{releaseFile, "		began := time.Now()\n		if err := r.judge", "		began := time.Now()\n		r.judged = catalogue\n		if err := r.judge"},
-	}},
-	{"announced-while-it-waits", "a row that waits is dead-lettered too", simulation, []edit{
-		{"handlers/output.go", "	case Rejected:\n		return m.deadLetter(d), true\n", "	case Rejected, Waits:\n		return m.deadLetter(d), true\n"},
-	}},
-	{"deadlines-pass", "nobody looks at deadlines", roomSimulation, []edit{
-		{releaseFile, "	if overdue {\n", "	if overdue && catalogue < 0 {\n"},
 	}},
 }
 
