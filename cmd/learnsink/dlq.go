@@ -14,6 +14,7 @@ learnsink serve runs.`,
 	cmd.AddCommand(
 		a.dlqGroupsCommand(), a.dlqListCommand(), a.dlqShowCommand(), a.dlqReleaseCommand(),
 		a.dlqReplayCommand(), a.dlqEditCommand(), a.dlqWhatIfCommand(),
+		a.dlqWaitingCommand(),
 		a.dlqEraseCommand(),
 	)
 	return cmd
