@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +30,7 @@ func TestServerScripts(t *testing.T) {
 			database, cluster := pgtest.Empty(t), kafkatest.New(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{story}, RequireExplicitExec: true,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "sql": sql, "remember": remember, "capture": capture, "entries": entries(t, cluster)},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "sql": sql, "capture": capture, "entries": entries(t, cluster)},
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
 					e.Setenv("DATABASE_URL", database)
@@ -53,18 +52,6 @@ func sql(ts *testscript.TestScript, neg bool, args []string) {
 	defer conn.Close(context.Background())
 	_, err = conn.Exec(context.Background(), args[0])
 	ts.Check(err)
-}
-
-// remember keeps what a pattern finds in stdout in a variable.
-func remember(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: remember NAME PATTERN")
-	}
-	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
-	if len(found) != 2 {
-		ts.Fatalf("stdout has no %s", args[1])
-	}
-	ts.Setenv(args[0], found[1])
 }
 
 // What serve shows over HTTP, and that it stops when told to.
