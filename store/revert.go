@@ -11,8 +11,9 @@ import (
 
 // Window is a run of offsets of a source partition.
 type Window struct {
-	Partition int
-	From, To  int64 // [From, To)
+	Partition   int
+	Incarnation int   // of the log
+	From, To    int64 // [From, To)
 }
 
 // AppliedBetween returns which offsets of a source topic were applied in
@@ -22,14 +23,14 @@ type Window struct {
 func (s *Store) AppliedBetween(ctx context.Context, topic string, from, to time.Time) (windows []Window, accepted int64, err error) {
 	defer wrap(&err, "read the ledger")
 	err = s.reading(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT g.partition, g.from_offset, g.to_offset, g.accepted FROM learnsink.ledger g JOIN learnsink.position p USING (topic, partition, incarnation)
-			WHERE g.topic = $1 AND g.applied_at >= $2 AND g.applied_at < $3 AND NOT g.superseded AND g.accepted > 0 ORDER BY 1, 2`, topic, from, to)
+		rows, err := tx.Query(ctx, `SELECT g.partition, g.incarnation, g.from_offset, g.to_offset, g.accepted FROM learnsink.ledger g JOIN learnsink.position p USING (topic, partition, incarnation)
+			WHERE g.topic = $1 AND g.applied_at >= $2 AND g.applied_at < $3 AND NOT g.superseded AND g.accepted > 0 ORDER BY 1, 3`, topic, from, to)
 		if err != nil {
 			return err
 		}
 		var w Window
 		var n int64
-		_, err = pgx.ForEachRow(rows, []any{&w.Partition, &w.From, &w.To, &n}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&w.Partition, &w.Incarnation, &w.From, &w.To, &n}, func() error {
 			accepted += n
 			if last := len(windows) - 1; last >= 0 && windows[last].Partition == w.Partition && windows[last].To == w.From {
 				windows[last].To = w.To

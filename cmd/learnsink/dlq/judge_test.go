@@ -149,7 +149,9 @@ func (w *world) apply(src *handlers.Source, rec *handlers.Record) handlers.Decis
 	if rec.Topic == replayTopic {
 		replay := handlers.ReplayOf(rec)
 		row.Replays(&replay)
-		origin = handlers.TopicPartition{Topic: replay.SourceTopic, Partition: replay.Origin.V.Partition}
+		if replay.Origin.OK {
+			origin = handlers.TopicPartition{Topic: replay.SourceTopic, Partition: replay.Origin.V.Partition}
+		}
 	}
 	facts, err := w.Facts(w.t.Context(), refs)
 	if err != nil {
