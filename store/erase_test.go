@@ -351,3 +351,21 @@ func (w *world) awaitLocks(n int) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// What topics still hold of the person stays away when others are put back.
+func TestErasedIsNotPutBack(t *testing.T) {
+	w, o, _ := newInes(t)
+	letter := func(id string, offset int64, login string) store.LostLetter {
+		rec := record(o.source, offset, day, "candidateLogin", login)
+		return store.LostLetter{Letter: store.Letter{ID: id, Record: *rec, EventAt: day, Attempt: 1}, Source: o.source,
+			Errors: []handlers.Error{{Code: handlers.ContextMissing, Message: "x"}}, Rules: "r"}
+	}
+	w.erase(handlers.LearnerLogin, "ines.lopez", true)
+	n, err := w.PutBack(t.Context(), []store.LostLetter{letter("learning.tracking-0-100", 100, "Ines.Lopez"), letter("learning.tracking-0-101", 101, "l2")})
+	if err != nil || n != 1 {
+		t.Errorf("%d put back, %v", n, err)
+	}
+	if got := w.text(`SELECT id FROM learnsink.rejection WHERE source_offset >= 100`); got != "(learning.tracking-0-101)" {
+		t.Errorf("put back: %s", got)
+	}
+}

@@ -97,7 +97,8 @@ const putBackLock int64 = 0x6c6561726f
 
 // PutBack puts dead letters back into the table, as open ones that were
 // rejected today, so that they are kept as long as others. One that is there
-// stays as it is. It returns how many were put back.
+// stays as it is, and one of an erased person stays away. It returns how many
+// were put back.
 func (s *Store) PutBack(ctx context.Context, letters []LostLetter) (n int64, err error) {
 	defer wrap(&err, "put dead letters back")
 	if len(letters) == 0 {
@@ -108,11 +109,19 @@ func (s *Store) PutBack(ctx context.Context, letters []LostLetter) (n int64, err
 			return err
 		}
 		n = 0
+		// What topics still hold of erased persons does not come back.
+		erased, err := readErased(ctx, tx)
+		if err != nil {
+			return err
+		}
 		for page := range slices.Chunk(letters, 1000) {
 			lost, err := notThere(ctx, tx, page)
 			if err != nil {
 				return err
 			}
+			lost = slices.DeleteFunc(lost, func(l LostLetter) bool {
+				return erased != nil && handlers.NewNamer(l.Source.Rules.Action(), erased).Names(&l.Record)
+			})
 			if err := putBack(ctx, tx, lost); err != nil {
 				return err
 			}

@@ -177,7 +177,19 @@ func (a *app) facts(ctx context.Context, folder string) (factsFunc, func(), erro
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.Facts, s.Close, nil
+	return forSenders(s.Facts), s.Close, nil
+}
+
+// forSenders says nothing of persons who were erased: to those who check their
+// rows they are persons whom the catalogue does not know.
+func forSenders(facts factsFunc) factsFunc {
+	return func(ctx context.Context, refs *handlers.References) (*handlers.Facts, error) {
+		f, err := facts(ctx, refs)
+		if err == nil {
+			f.Erased = nil
+		}
+		return f, err
+	}
 }
 
 // readCatalogue loads a folder into memory; a bad line is an error, since

@@ -128,7 +128,7 @@ func (a *app) serve(ctx context.Context, c *config, drain bool) error {
 	defer checking.Close()
 
 	web := &web{config: c, db: db, worker: worker, registry: registry, log: log,
-		check: newWebCheck(c, checking.FactsNow, log, newWebCheckMetrics(registry), defaultWebCheckBounds())}
+		check: newWebCheck(c, forSenders(checking.FactsNow), log, newWebCheckMetrics(registry), defaultWebCheckBounds())}
 	listening, err := web.listen(ctx)
 	if err != nil {
 		return err

@@ -140,13 +140,16 @@ func (v *verdicts) compare(d *handlers.Decision, codes []string) {
 	case !stretchAt(v.stretches, offset).judged:
 		v.fresh++
 		return
-	case codes == nil && offset < v.kept:
+	case codes == nil && (offset < v.kept || d.Verdict == handlers.Gone): // it may have been erased before, or accepted
 		v.unknown++
 		return
 	case slices.Equal(codes, []string{string(handlers.DatabaseRefused)}) && d.Verdict == handlers.Accepted:
 		return // the database alone can tell, and will
 	}
 	was, now := v.text(codes, len(d.Record.Value) == 0 && d.Verdict == handlers.Ignored), v.text(codesOf(d), d.Verdict == handlers.Ignored)
+	if d.Verdict == handlers.Gone {
+		now = "erased"
+	}
 	if was == now {
 		return
 	}
