@@ -353,11 +353,17 @@ func (s *Store) CatalogueStatus(ctx context.Context) (status CatalogueStatus, er
 }
 
 // CatalogueVersion returns the catalogue's version and when it was loaded
-// (absent: never). It costs next to nothing: for metrics and readiness.
+// (absent: never). It costs next to nothing: for metrics and readiness. A
+// process that is asked for those forgets what it remembers of a catalogue that
+// is no more, persons who were erased among it, also where it has nothing to apply.
 func (s *Store) CatalogueVersion(ctx context.Context) (version int64, loadedAt handlers.Opt[time.Time], err error) {
 	defer wrap(&err, "read the catalogue's version")
 	var at *time.Time
-	err = s.pool.QueryRow(ctx, "SELECT version, loaded_at FROM learnsink.catalogue_version").Scan(&version, &at)
+	var identity int64
+	err = s.pool.QueryRow(ctx, "SELECT version, loaded_at, "+catalogueIdentity+" FROM learnsink.catalogue_version").Scan(&version, &at, &identity)
+	if err == nil {
+		s.cache.heed(identity)
+	}
 	if at != nil {
 		loadedAt = handlers.Some(at.UTC())
 	}

@@ -369,3 +369,36 @@ func TestErasedIsNotPutBack(t *testing.T) {
 		t.Errorf("put back: %s", got)
 	}
 }
+
+// A process with nothing to apply forgets as well, once it is asked how it is.
+func TestErasedIsForgotten(t *testing.T) {
+	w, _, _ := newInes(t)
+	refs := handlers.NewReferences()
+	ref := handlers.LearnerRef{Login: "ines.lopez"}
+	refs.Learners[ref] = struct{}{}
+	known := func() (bool, bool) {
+		t.Helper()
+		f, err := w.Facts(t.Context(), refs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, is := f.Learners[ref]
+		return is, f.Erased.Has(handlers.Identity{Kind: handlers.LearnerLogin, Text: ref.Login})
+	}
+	if is, erased := known(); !is || erased {
+		t.Fatal("she is not known")
+	}
+	other := open(t, w.url)
+	if _, err := other.Erase(t.Context(), store.NewErasure{Identity: handlers.NewIdentity(handlers.LearnerLogin, "ines.lopez"), Execute: true}); err != nil {
+		t.Fatal(err)
+	}
+	if is, _ := known(); !is {
+		t.Fatal("nothing is remembered: this shows nothing")
+	}
+	if _, _, err := w.CatalogueVersion(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is, erased := known(); is || !erased {
+		t.Errorf("she is remembered: %v, and erased: %v", is, erased)
+	}
+}
