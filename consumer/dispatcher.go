@@ -305,6 +305,11 @@ func (d *Dispatcher) pack(rows []handlers.JobRow, t *outputTopic) ([]byte, error
 	for i := range rows {
 		r := &rows[i]
 		m := Message{Key: r.Key, Value: r.Value}
+		if r.Topic != "" {
+			job := handlers.Replay{Job: r.Replay.Job, Item: r.Replay.Item}
+			b.add(handlers.Output{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: append(slices.Clip(r.Headers), job.JobHeader())})
+			continue
+		}
 		for _, h := range r.Headers {
 			if handlers.Own(h.Key) {
 				m.Headers = append(m.Headers, h)

@@ -52,11 +52,14 @@ type JobMoved struct {
 	Done          bool // it has nothing left to send
 }
 
-// JobRow is a row on its way to the replay topic.
+// JobRow is a row on its way to the replay topic, or an announcement.
 type JobRow struct {
 	Key, Value []byte
 	Headers    []Header // the original's, its own and others
 	Replay     Replay   // what the record says of itself
+	// Topic is where it goes as it is, as an announcement. "": it is a row, and
+	// goes to the replay topic.
+	Topic string
 	// Unfit: it cannot go, because the replay topic takes nothing so large.
 	Unfit bool
 }

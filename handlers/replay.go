@@ -67,7 +67,7 @@ func (r *Replay) Headers() []Header {
 		}
 	}
 	if r.Job != 0 {
-		add(JobHeader, strconv.FormatInt(r.Job, 10)+"/"+strconv.FormatInt(r.Item, 10))
+		h = append(h, r.JobHeader())
 	}
 	if r.Overwrite != "" {
 		add(OverwriteHeader, r.Overwrite)
@@ -76,6 +76,11 @@ func (r *Replay) Headers() []Header {
 		add(WaitedHeader, "true")
 	}
 	return h
+}
+
+// JobHeader says which job sends the record, and which of its items it is.
+func (r *Replay) JobHeader() Header {
+	return Header{JobHeader, []byte(strconv.FormatInt(r.Job, 10) + "/" + strconv.FormatInt(r.Item, 10))}
 }
 
 // Own reports whether a header is a sender's own, and not one of learnsink's

@@ -317,7 +317,7 @@ WHERE i.job = u.job AND i.seq = u.seq AND i.state = 'pending'`
 const moveJobs = `
 UPDATE learnsink.job j SET sent = greatest(j.sent, u.upto), state = CASE WHEN u.left_over THEN j.state ELSE 'done' END,
   ended_at = CASE WHEN u.left_over THEN j.ended_at ELSE now() END
-FROM (SELECT a.id, a.upto, EXISTS (SELECT FROM learnsink.job_item i WHERE i.job = a.id AND i.seq > greatest(a.upto, b.sent)) AS left_over
+FROM (SELECT a.id, a.upto, EXISTS (SELECT FROM learnsink.job_item i WHERE i.job = a.id AND i.seq > greatest(a.upto, b.sent) AND i.state = 'pending') AS left_over
       FROM unnest($1::bigint[], $2::bigint[]) AS a(id, upto) JOIN learnsink.job b USING (id)) u
 WHERE j.id = u.id RETURNING j.id, j.state = 'done'`
 
@@ -369,6 +369,8 @@ func (l *Lead) sort(d *handlers.Dispatch, taken []takenRow) (*movement, error) {
 		t := &taken[i]
 		state, sum := "sent", m.at(t.Job)
 		switch {
+		case t.Kind == JobAnnounce:
+			state = "accepted" // no outcome comes of it
 		case of[i] < 0:
 			state = "dropped"
 		case rows[of[i]].Unfit:
@@ -377,7 +379,7 @@ func (l *Lead) sort(d *handlers.Dispatch, taken []takenRow) (*movement, error) {
 				m.back, m.backTo = append(m.back, *t.Rejection), append(m.backTo, jobTakes(t.Kind))
 			}
 		}
-		if sum.upto = t.Seq; state == "sent" {
+		if sum.upto = t.Seq; state != "dropped" {
 			sum.sent++
 		} else {
 			sum.dropped++
@@ -392,6 +394,9 @@ func (l *Lead) row(t *takenRow) (row handlers.JobRow) {
 	row.Key, row.Value = t.Key, t.Value
 	if t.Headers != nil {
 		row.Headers = headersOf([]byte(*t.Headers))
+	}
+	if t.Kind == JobAnnounce {
+		row.Topic = t.SourceTopic
 	}
 	r := &row.Replay
 	if t.Rejection == nil || *t.Topic == l.replay {
