@@ -47,9 +47,9 @@ type Erasure struct {
 
 // TableErasure is how many rows of a table are concerned, and how.
 type TableErasure struct {
-	Table string
-	Rows  int64
-	What  string // becomes of them
+	Table string `json:"table"`
+	Rows  int64  `json:"rows"`
+	What  string `json:"what"` // becomes of them
 }
 
 // NewErasure is whose erasure is asked for.

@@ -15,7 +15,7 @@ learnsink serve runs.`,
 		a.dlqGroupsCommand(), a.dlqListCommand(), a.dlqShowCommand(), a.dlqReleaseCommand(),
 		a.dlqReplayCommand(), a.dlqEditCommand(), a.dlqWhatIfCommand(),
 		a.dlqWaitingCommand(),
-		a.dlqEraseCommand(),
+		a.dlqEraseCommand(), a.dlqArchiveCommand(), a.dlqRestoreCommand(), a.dlqPurgeCommand(), a.dlqRevertCommand(),
 	)
 	return cmd
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,7 @@ import (
 
 // dlqEraseCommand is `dlq erase`.
 func (a *app) dlqEraseCommand() *cobra.Command {
-	var learner, teacher, by, why string
+	var learner, teacher, by, why, form string
 	var execute bool
 	cmd := &cobra.Command{
 		Use:   "erase (--learner L | --teacher L) --why W",
@@ -57,10 +56,10 @@ What Kafka's topics hold stays until their retention is over, and so do backups.
 			if err != nil {
 				return err
 			}
-			if err := a.showErasure(c, &done, execute); err != nil || !execute {
+			if err := a.showErasure(c, &done, form, execute); err != nil || !execute {
 				return err
 			}
-			return a.awaitErased(cmd.Context(), db, done.At)
+			return a.awaitErased(cmd.Context(), db, done.At, form)
 		},
 	}
 	flags := cmd.Flags()
@@ -68,6 +67,7 @@ What Kafka's topics hold stays until their retention is over, and so do backups.
 	flags.StringVar(&teacher, "teacher", "", "the teacher's login")
 	flags.StringVar(&by, "by", "login", "what --learner is: login, ref or email")
 	flags.StringVar(&why, "why", "", "the reason, for those who read it later (required)")
+	formatFlag(cmd, &form)
 	flags.BoolVar(&execute, "execute", false, "do it; else it is only shown")
 	return cmd
 }
@@ -110,7 +110,18 @@ func (c *config) announceErasure(e *store.Erasure) (items []store.JobItem) {
 
 // showErasure prints what goes, or has gone. It names nobody: whoever calls
 // knows whom they have named, and the page may be kept.
-func (a *app) showErasure(c *config, e *store.Erasure, execute bool) error {
+func (a *app) showErasure(c *config, e *store.Erasure, form string, execute bool) error {
+	p, err := newPrinter(a.stdout, form, []printColumn[store.TableErasure]{
+		{name: "table", text: func(t *store.TableErasure) string { return t.Table }},
+		{name: "rows", text: func(t *store.TableErasure) string { return fmt.Sprint(t.Rows) }},
+		{name: "what", text: func(t *store.TableErasure) string { return t.What }},
+	})
+	if err != nil {
+		return err
+	}
+	if form != "table" {
+		return p.printAll(e.Tables)
+	}
 	person := fmt.Sprintf("The %s with id %d", e.Person, e.PersonID)
 	if e.PersonID == 0 {
 		person = fmt.Sprintf("A %s whom the catalogue does not know", e.Person)
@@ -123,15 +134,10 @@ func (a *app) showErasure(c *config, e *store.Erasure, execute bool) error {
 	default:
 		fmt.Fprintf(a.stdout, "%s would be erased\n", person)
 	}
-	out := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	if len(e.Tables) > 0 {
-		fmt.Fprintln(out, "TABLE\tROWS\t")
-	}
-	for _, t := range e.Tables {
-		fmt.Fprintf(out, "%s\t%d\t%s\n", t.Table, t.Rows, t.What)
-	}
-	if err := out.Flush(); err != nil {
-		return err
+		if err := p.printAll(e.Tables); err != nil {
+			return err
+		}
 	}
 	if e.SharedRefNumber {
 		fmt.Fprintln(a.stdout, "another account has the reference number too: rows that say only that are the other's, and stay")
@@ -156,7 +162,7 @@ func (a *app) showErasure(c *config, e *store.Erasure, execute bool) error {
 const erasePatience = 15 * time.Second
 
 // awaitErased waits until nothing is left in the outbox from before.
-func (a *app) awaitErased(ctx context.Context, db *store.Store, at time.Time) error {
+func (a *app) awaitErased(ctx context.Context, db *store.Store, at time.Time, form string) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for began := time.Now(); ; {
@@ -165,7 +171,9 @@ func (a *app) awaitErased(ctx context.Context, db *store.Store, at time.Time) er
 		case err != nil:
 			return err
 		case entries == 0:
-			fmt.Fprintln(a.stdout, "nothing in the outbox is from before")
+			if form == "table" {
+				fmt.Fprintln(a.stdout, "nothing in the outbox is from before")
+			}
 			return nil
 		case time.Since(began) > erasePatience:
 			return fmt.Errorf("the tables are done; in the outbox %d batches are from before, and may still hold outputs of the person: they go once learnsink serve has published them: run it, and then this again", entries)

@@ -30,7 +30,7 @@ func TestServerScripts(t *testing.T) {
 			database, cluster := pgtest.Empty(t), kafkatest.New(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{story}, RequireExplicitExec: true,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "sql": sql, "capture": capture, "entries": entries(t, cluster)},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "now": now, "sql": sql, "capture": capture, "entries": entries(t, cluster)},
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
 					e.Setenv("DATABASE_URL", database)
