@@ -16,6 +16,8 @@ learnsink serve runs.`,
 		a.dlqReplayCommand(), a.dlqEditCommand(), a.dlqWhatIfCommand(),
 		a.dlqWaitingCommand(),
 		a.dlqEraseCommand(), a.dlqArchiveCommand(), a.dlqRestoreCommand(), a.dlqPurgeCommand(), a.dlqRevertCommand(),
+		a.dlqJobsCommand(), a.dlqJobCommand(),
+		a.dlqEraseCommand(),
 	)
 	return cmd
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"learnsink/store"
 	"learnsink/test/kafkatest"
 	"learnsink/test/pgtest"
 )
@@ -30,7 +33,7 @@ func TestServerScripts(t *testing.T) {
 			database, cluster := pgtest.Empty(t), kafkatest.New(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{story}, RequireExplicitExec: true,
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "now": now, "sql": sql, "capture": capture, "entries": entries(t, cluster)},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "now": now, "sql": sql, "capture": capture, "entries": entries(t, cluster), "job": makeJob},
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("KAFKA_BROKERS", strings.Join(cluster.Brokers, ","))
 					e.Setenv("DATABASE_URL", database)
@@ -52,6 +55,41 @@ func sql(ts *testscript.TestScript, neg bool, args []string) {
 	defer conn.Close(context.Background())
 	_, err = conn.Exec(context.Background(), args[0])
 	ts.Check(err)
+}
+
+// remember keeps what a pattern finds in stdout in a variable.
+func remember(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: remember NAME PATTERN")
+	}
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("stdout has no %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+// makeJob makes a job of dead letters, as they were: job KIND RATE ID….
+func makeJob(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: job KIND RATE ID…")
+	}
+	rate, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	db, err := store.Open(context.Background(), store.Config{URL: ts.Getenv("DATABASE_URL")})
+	ts.Check(err)
+	defer db.Close()
+	_, frozen, err := db.CreateJob(context.Background(), store.NewJob{Kind: args[0], Actor: "ann", Why: "a test", Rate: rate}, func(yield func(store.JobItem, error) bool) {
+		for _, id := range args[2:] {
+			if !yield(store.JobItem{Rejection: id}, nil) {
+				return
+			}
+		}
+	})
+	ts.Check(err)
+	if frozen != int64(len(args)-2) {
+		ts.Fatalf("the job has %d rows", frozen)
+	}
 }
 
 // What serve shows over HTTP, and that it stops when told to.
