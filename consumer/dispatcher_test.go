@@ -883,3 +883,42 @@ func TestTheDatabaseOfJobsGoesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestAnotherJobAfterTheDatabaseWentBack: its rows have numbers that were
+// published once, of others; a crash finds them pending all the same.
+func TestAnotherJobAfterTheDatabaseWentBack(t *testing.T) {
+	for name, done := range map[string]bool{"publishing fails": false, "the process dies": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newJobWorld(t)
+				then := w.jobTables.clone()
+				w.create(300, 500)
+				stop := (&jobProcess{jobWorld: w}).start(t)
+				time.Sleep(10 * time.Second)
+				stop()
+				w.mu.Lock()
+				w.jobTables, w.goneBack = then, true
+				clear(w.topic) // of which nothing is looked at any more
+				w.mu.Unlock()
+				w.create(50, 500)
+				p := &jobProcess{jobWorld: w}
+				p.hook = nth("publish", 0, 1, func() (bool, error) {
+					if done {
+						p.die()
+					}
+					return false, errDead
+				})
+				stop = p.start(t)
+				time.Sleep(10 * time.Second)
+				stop()
+				stop = (&jobProcess{jobWorld: w}).start(t)
+				time.Sleep(10 * time.Second)
+				stop()
+				w.checkSent()
+				if n := w.onTopic(); n != 50 {
+					t.Errorf("%d rows are on the topic", n)
+				}
+			})
+		})
+	}
+}

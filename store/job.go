@@ -331,6 +331,17 @@ func (s *Store) Jobs(ctx context.Context) (jobs []Job, err error) {
 	return jobs, err
 }
 
+// JobsLeft is what jobs have left to send.
+type JobsLeft struct{ Running, Paused, Rows int64 }
+
+// JobsLeft counts the jobs that have not ended, and the rows of those that run.
+func (s *Store) JobsLeft(ctx context.Context) (left JobsLeft, err error) {
+	defer wrap(&err, "count the jobs")
+	err = s.pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'paused'),
+		coalesce(sum(items - sent) FILTER (WHERE state = 'running'), 0)::bigint FROM learnsink.job`).Scan(&left.Running, &left.Paused, &left.Rows)
+	return left, err
+}
+
 // PauseJob holds a job where it is until ResumeJob: rows that are sent already
 // get their outcomes. One that is paused stays as it is. ErrNoJob, ErrJobEnded.
 func (s *Store) PauseJob(ctx context.Context, id int64, by Operator) (err error) {

@@ -248,6 +248,9 @@ func TestTurnJob(t *testing.T) {
 	w.exec(`UPDATE learnsink.job SET sent = 3 WHERE id = $1`, id)
 	w.exec(`UPDATE learnsink.rejection SET job = 99 WHERE id = $1`, ids[4])
 	w.exec(`UPDATE learnsink.rejection SET state = 'archived' WHERE id = $1`, ids[5])
+	if left, err := w.JobsLeft(ctx); err != nil || left != (store.JobsLeft{Running: 1, Paused: 1, Rows: 2}) {
+		t.Errorf("%+v, %v", left, err)
+	}
 	turn(w.CancelJob, id, "cancelled", nil)
 	if j := w.job(id); j.JobCounts != (store.JobCounts{Items: 8, Sent: 3, Dropped: 5}) || j.EndedAt.IsZero() || j.Settled() {
 		t.Errorf("job: %+v", j)

@@ -135,7 +135,7 @@ func TestServeOverHTTP(t *testing.T) {
 	}
 
 	_, metrics := get(t, "http://"+machines+"/metrics")
-	for _, want := range []string{"learnsink_database_up 1", "learnsink_group_member 1", "learnsink_outbox_entries 0", "learnsink_catalogue_version 0", `learnsink_check_requests_total{status="503"} 1`, "go_goroutines"} {
+	for _, want := range []string{"learnsink_database_up 1", "learnsink_group_member 1", "learnsink_outbox_entries 0", "learnsink_catalogue_version 0", `learnsink_jobs{state="running"} 0`, "learnsink_job_rows_left 0", `learnsink_check_requests_total{status="503"} 1`, "go_goroutines"} {
 		if !strings.Contains(metrics, "\n"+want) {
 			t.Errorf("%s is not among the metrics", want)
 		}

@@ -179,6 +179,7 @@ type storeCollector struct {
 	db                               *store.Store
 	up, age, version, oldest, outbox *prometheus.Desc
 	waiting, waitingOldest           *prometheus.Desc
+	jobs, jobRows                    *prometheus.Desc
 }
 
 func newStoreCollector(db *store.Store) *storeCollector {
@@ -195,12 +196,14 @@ func newStoreCollector(db *store.Store) *storeCollector {
 		waiting: desc("waiting_rows", "Rows that wait for what they refer to, by source topic; missing where none do.", "topic"),
 		waitingOldest: desc("waiting_oldest_seconds",
 			"How long ago the first of the rows that wait came in, by source topic; missing where none do.", "topic"),
+		jobs:    desc("jobs", "Jobs that send rows again and have not ended, by state (running, paused).", "state"),
+		jobRows: desc("job_rows_left", "Rows that running jobs have not sent yet."),
 	}
 }
 
 // Describe tells what Collect gives.
 func (c *storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.age, c.version, c.outbox, c.oldest, c.waiting, c.waitingOldest} {
+	for _, d := range []*prometheus.Desc{c.up, c.age, c.version, c.outbox, c.oldest, c.waiting, c.waitingOldest, c.jobs, c.jobRows} {
 		ch <- d
 	}
 }
@@ -235,6 +238,11 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.outbox, float64(entries))
 	gauge(c.oldest, oldest.Seconds())
+	if left, err := c.db.JobsLeft(ctx); err == nil {
+		gauge(c.jobs, float64(left.Running), "running")
+		gauge(c.jobs, float64(left.Paused), "paused")
+		gauge(c.jobRows, float64(left.Rows))
+	}
 	waiting, err := c.db.WaitingCounts(ctx)
 	if err != nil {
 		return // the others are there, and these are late

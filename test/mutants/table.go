@@ -18,6 +18,9 @@ const (
 	replaysFile  = "handlers/replays.go"
 	replayFile   = "store/replay.go"
 	rejection    = "store/rejection.go"
+
+	dispatchFile   = "store/dispatch.go"
+	dispatcherFile = "consumer/dispatcher.go"
 )
 
 var (
@@ -225,7 +228,7 @@ var mutants = []mutant{
 	}},
 	{"resolution-outside-the-transaction", "a dead letter is settled once the row is committed", test("store", "^TestReplayCrash$"), []edit{
 		{rows, "	w.replays.queue(b)\n", ""},
-		{apply, "	case err == nil && tag.String() == \"COMMIT\":\n", "	case err == nil && tag.String() == \"COMMIT\":\n		third := &pgx.Batch{}\n		w.replays.queue(third)\n		_ = conn.SendBatch(ctx, third).Close()\n"},
+		{apply, "	way.went(w)\n	return nil\n", "	third := &pgx.Batch{}\n	w.replays.queue(third)\n	_ = conn.SendBatch(ctx, third).Close()\n	way.went(w)\n	return nil\n"},
 	}},
 	{"attempt-not-counted", "a row may be sent again without an end", test("store", "^TestReplaySettles$"), []edit{
 		{replayFile, "THEN 0 ELSE 1 END AS attempt", "THEN 0 ELSE 0 END AS attempt"},
@@ -235,6 +238,19 @@ var mutants = []mutant{
 	}},
 	{"resolved-twice", "a dead letter that is resolved is opened again by another record that replays it", test("store", "^TestReplaySettles$"), []edit{
 		{replayFile, "ELSE r.state IN ('open', 'replaying', 'waiting', 'quarantined') AND NOT", "ELSE r.state <> 'archived' AND NOT"},
+	}},
+	{"dispatcher-without-epoch", "rows of jobs are taken whoever has claimed them since", test("store", "^TestDispatch$"), []edit{
+		{dispatchFile, "	case epoch != d.Epoch:\n		return handlers.ErrFenced\n", ""},
+		{dispatchFile, "WHERE epoch = $1 AND next = $2\", d.Epoch", "WHERE $1::bigint IS NOT NULL AND next = $2\", d.Epoch"},
+	}},
+	{"dispatcher-without-marker", "who takes over publishes all rows of jobs that are pending, whatever is published of them", test("consumer", "^TestACrashAtAnyStepOfAJob$"), []edit{
+		{dispatcherFile, "	published := marker.Through\n", "	published := int64(0)\n"},
+	}},
+	{"dispatcher-count-behind-the-marker", "the count of sent rows stays where the database has gone back to", test("consumer", "^TestAnotherJobAfterTheDatabaseWentBack$"), []edit{
+		{dispatcherFile, "	if marker.Through > me.Next {\n", "	if false {\n"},
+	}},
+	{"sent-outside-of-the-transaction", "rows of jobs are marked as sent beside the transaction that puts them into the outbox", test("store", "^TestDispatch$"), []edit{
+		{dispatchFile, "	second.Queue(setItems, m.jobs, m.seqs, m.states).Exec(exactly(len(taken)))\n", "	if _, err := l.store.pool.Exec(ctx, setItems, m.jobs, m.seqs, m.states); err != nil {\n		return err\n	}\n"},
 	}},
 }
 
