@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"learnsink/handlers"
+	"learnsink/store"
 )
 
 // BenchmarkApply writes batches over 200,000 keys that fill up: rows/s, with
@@ -81,4 +82,51 @@ func BenchmarkReject(b *testing.B) {
 	if got := w.text(`SELECT rejected FROM learnsink.position`); got != fmt.Sprintf("(%d)", rows) {
 		b.Fatalf("rejected: %s of %d", got, rows)
 	}
+}
+
+// BenchmarkGroups groups a million open rejections, all of them and by filters.
+func BenchmarkGroups(b *testing.B) {
+	w := newWorld(b)
+	const n = 1_000_000
+	plant(w, n)
+	w.exec(`VACUUM (ANALYZE) learnsink.rejection`)
+	w.exec(`VACUUM (ANALYZE) learnsink.rejection_fault`)
+	open, sender, partition := []store.RejectionState{store.RejectionOpen, store.RejectionQuarantined}, "lms/3", 2
+	for _, c := range []struct {
+		name string
+		f    store.RejectionFilter
+	}{
+		{"all", store.RejectionFilter{States: open}},
+		{"sender", store.RejectionFilter{States: open, Sender: &sender}},
+		{"code", store.RejectionFilter{States: open, Codes: []handlers.Code{handlers.LONotFound}}},
+		{"partition", store.RejectionFilter{States: open, Topic: "planted", Partition: &partition}},
+		{"since", store.RejectionFilter{States: open, Since: day}},
+		{"learner", store.RejectionFilter{States: open, Learner: "l7919"}},
+		{"value", store.RejectionFilter{States: open, Value: "v77"}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			rows := int64(0)
+			for b.Loop() {
+				groups, err := w.RejectionGroups(b.Context(), c.f, store.GroupOptions{Most: 50, Top: 3})
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows = 0
+				for i := range groups {
+					rows += groups[i].Rows
+				}
+			}
+			b.ReportMetric(float64(rows), "rows")
+			if rows == 0 || c.name == "all" && rows != n {
+				b.Fatalf("%d rows are in groups", rows)
+			}
+		})
+	}
+	b.Run("a page", func(b *testing.B) {
+		for b.Loop() {
+			if list, _, err := w.Rejections(b.Context(), store.RejectionFilter{States: open, Sender: &sender}, store.Page{Limit: 50}); err != nil || len(list) != 50 {
+				b.Fatal(len(list), err)
+			}
+		}
+	})
 }
