@@ -65,7 +65,7 @@ func (a *app) turnCommand(cmd *cobra.Command, done string, from []store.Rejectio
 			if execute {
 				would = "are"
 			}
-			fmt.Fprintf(a.stdout, "%d dead letters %s %s\n", countRows(counts), would, done)
+			fmt.Fprintf(a.stdout, "dead letters that %s %s: %d\n", would, done, countRows(counts))
 			a.notDone(execute)
 			return nil
 		})
