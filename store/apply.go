@@ -355,9 +355,11 @@ WHERE topic = $1 AND partition = $2 AND epoch = $3 AND next_offset = $4`
 	dropOutbox = `DELETE FROM learnsink.outbox WHERE topic = $1 AND partition = $2 AND to_offset <= $3`
 )
 
-// planFor returns how the statements of a batch are planned.
+// planFor returns how the statements of a batch are planned. What settles dead
+// letters leaves the planner a choice.
 func planFor(b *handlers.Batch) string {
-	if b.Source.Rules.Action() == handlers.Tracking {
+	replays := len(b.Decisions) > 0 && b.Decisions[0].Replay != nil
+	if b.Source.Rules.Action() == handlers.Tracking && !replays {
 		return planOnce
 	}
 	return planByKey
