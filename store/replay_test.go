@@ -73,7 +73,7 @@ func (o *owner) replay(records ...*handlers.Record) *handlers.Batch {
 // plantJob makes a job with items for the dead letters of these ids.
 func (w *world) plantJob(rejections ...string) (job int64) {
 	w.t.Helper()
-	err := w.db.QueryRow(context.Background(), `INSERT INTO learnsink.job (kind, actor, rate, items) VALUES ('replay', 'me', 500, $1) RETURNING id`, len(rejections)).Scan(&job)
+	err := w.db.QueryRow(context.Background(), `INSERT INTO learnsink.job (kind, state, actor, rate, items, sent) VALUES ('replay', 'done', 'me', 500, $1, $1) RETURNING id`, len(rejections)).Scan(&job)
 	if err != nil {
 		w.t.Fatal(err)
 	}
