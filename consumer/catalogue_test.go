@@ -356,7 +356,9 @@ func TestCatalogueReader(t *testing.T) {
 			}
 			s.cluster.Produce(t, records...)
 			run(t, s.reader(w))
-			w.until("the new ones", func() bool { return w.entries[fmt.Sprintf("trainings new-1-%d", again-1)] != "" && len(w.entries) >= len(want) })
+			w.until("the new ones", func() bool {
+				return w.entries[fmt.Sprintf("trainings new-1-%d", again-1)] != "" && len(w.entries) >= len(want)
+			})
 			if diff := cmp.Diff(want, w.entries); diff != "" {
 				t.Error(diff)
 			}

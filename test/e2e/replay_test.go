@@ -102,7 +102,9 @@ func TestReplayTopic(t *testing.T) {
 		h.file("more/registrations.csv", "learnerLogin,sessionGuid\nNEW.ONE,se-1\n")
 		h.verb("catalog", "load", filepath.Join(h.dir, "more"))
 		newer := send("lo-2", at.Add(time.Minute), "")
-		h.eventually("the newer row is applied", 30*time.Second, func() bool { return h.number(`SELECT count(*) FROM learnsink.tracking WHERE event_at = $1`, at.Add(time.Minute)) == 1 })
+		h.eventually("the newer row is applied", 30*time.Second, func() bool {
+			return h.number(`SELECT count(*) FROM learnsink.tracking WHERE event_at = $1`, at.Add(time.Minute)) == 1
+		})
 
 		h.resend(h.replayRecord(early, ""), h.replayRecord(stale, ""), h.replayRecord(hopeless, ""))
 		is(early, "resolved 2 registration_not_found")
