@@ -224,8 +224,6 @@ type simRow struct {
 	sent    *simSent  // of the replay topic: what it is; its verdict hangs on what is stored
 }
 
-func (r *simRow) row() bool { return r.verdict != 0 || r.sent != nil }
-
 // simSender writes to one source partition until its rows are all out.
 type simSender struct {
 	world *simWorld

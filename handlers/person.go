@@ -247,7 +247,7 @@ func (n *Namer) eachWord(text string, ask func(string) bool) bool {
 
 // isBetweenWords: what no login or e-mail has in its midst.
 func isBetweenWords(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && strings.IndexRune(".-_'+@", r) < 0
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) && !strings.ContainsRune(".-_'+@", r)
 }
 
 // PersonErased is the type of the event that tells of an erased person.

@@ -48,7 +48,7 @@ func TestErasedAmongAJob(t *testing.T) {
 	// The same, where all of it was hers.
 	id, _ = w.createJob(store.JobReplay, items("learning.tracking-0-10"))
 	w.exec(`UPDATE learnsink.job_item SET state = 'dropped' WHERE job = $1`, id)
-	if d = s.step(handlers.JobShare{Job: id, Rows: 10}); w.job(id).State != store.JobDone {
+	if s.step(handlers.JobShare{Job: id, Rows: 10}); w.job(id).State != store.JobDone {
 		t.Errorf("the job: %+v", w.job(id))
 	}
 }

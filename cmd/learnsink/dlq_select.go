@@ -99,12 +99,6 @@ func (s *dlqSelection) filter(args ...string) (f store.RejectionFilter, err erro
 	return f, nil
 }
 
-// given reports whether anything but --state says which are meant.
-func (s *dlqSelection) given(args ...string) bool {
-	f, err := s.filter(args...)
-	return err == nil && f.Selects()
-}
-
 // words are states as flags have them.
 func words(states []store.RejectionState) []string {
 	if len(states) == 0 {

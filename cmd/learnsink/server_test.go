@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,18 +54,6 @@ func sql(ts *testscript.TestScript, neg bool, args []string) {
 	defer conn.Close(context.Background())
 	_, err = conn.Exec(context.Background(), args[0])
 	ts.Check(err)
-}
-
-// remember keeps what a pattern finds in stdout in a variable.
-func remember(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: remember NAME PATTERN")
-	}
-	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
-	if len(found) != 2 {
-		ts.Fatalf("stdout has no %s", args[1])
-	}
-	ts.Setenv(args[0], found[1])
 }
 
 // makeJob makes a job of dead letters, as they were: job KIND RATE ID….

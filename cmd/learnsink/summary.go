@@ -88,9 +88,7 @@ func (s *summary) tell(kind kindOfError, rows int64, lines ...int) {
 		s.kinds[kind] = t
 	}
 	t.rows += rows
-	for _, line := range lines[:min(len(lines), summaryLines-len(t.lines))] {
-		t.lines = append(t.lines, line)
-	}
+	t.lines = append(t.lines, lines[:min(len(lines), summaryLines-len(t.lines))]...)
 }
 
 // print prints the summary, the commonest kind first.
