@@ -34,6 +34,7 @@ type arena struct {
 	sender   *sender
 	watch    *watch
 	vitals   *vitals
+	desk     *desk
 	report   *report
 }
 
@@ -103,6 +104,10 @@ func (a *arena) open(ctx context.Context) (err error) {
 	}
 	a.watch = newWatch(a)
 	a.vitals = &vitals{arena: a}
+	if a.desk, err = newDesk(a); err != nil {
+		return err
+	}
+	a.report.desk = a.desk
 	a.sender, err = newSender(ctx, a.kafka.Address, a.seed, a.rate, map[string]int32{tracking: 6, intervention: 3, lost: 2}, a.watch.lag)
 	return err
 }
@@ -119,12 +124,16 @@ sources:
   - {topic: %s, action: tracking}
   - {topic: %s, action: intervention}
   - {topic: %s, action: tracking}
-`, group, accepted, deadLetter, a.publish, sessionTimeout, tracking, intervention, lost)
+  - {topic: %s, action: tracking, order: event-time, acceptedTopic: %s, deadLetterTopic: %s}
+  - {topic: %s, action: tracking, order: event-time, acceptedTopic: %s, deadLetterTopic: %s, onMissingReference: wait, deadline: %s}
+replayTopic: %s
+`, group, accepted, deadLetter, a.publish, sessionTimeout, tracking, intervention, lost, late, deskAccepted, deskLetters, early, deskAccepted, deskLetters, waitingTime, replay)
 	if err := os.WriteFile(a.file("learnsink.yaml"), []byte(config), 0o644); err != nil {
 		return err
 	}
 	forever := "-1"
-	for topic, partitions := range map[string]int32{tracking: 6, intervention: 3, lost: 2, accepted: 4, deadLetter: 4} {
+	for topic, partitions := range map[string]int32{tracking: 6, intervention: 3, lost: 2, accepted: 4, deadLetter: 4,
+		late: 3, early: 3, replay: 3, deskAccepted: 4, deskLetters: 4} {
 		if _, err := a.kafka.Admin.CreateTopic(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topic); err != nil {
 			return fmt.Errorf("create %s: %w", topic, err)
 		}
@@ -132,10 +141,16 @@ sources:
 	if err := rowgen.WriteCatalog(a.file("catalog")); err != nil {
 		return err
 	}
+	if err := writeClasses(a.file); err != nil {
+		return err
+	}
 	if _, err := a.verb(ctx, "migrate"); err != nil {
 		return err
 	}
 	if _, err := a.verb(ctx, "catalog", "load", a.file("catalog")); err != nil {
+		return err
+	}
+	if _, err := a.verb(ctx, "catalog", "load", a.file(classFolder(0))); err != nil {
 		return err
 	}
 	if _, err := a.db.Exec(ctx, notes); err != nil {

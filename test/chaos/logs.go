@@ -18,7 +18,7 @@ type logs struct {
 
 // private is what no log line may hold, in lower case: logins, addresses and
 // reference numbers of the catalogue, and what rows say.
-var private = []string{"zoe.l", "zo\u00e9.l", `zo\u00e9.l`, "mail.example", "dr.haas", "nobody.keyed", "no.session", "a.second.", "saal ", `"iv-`, "room-of-", "candidatelogin\\\":", "candidatelogin\":"}
+var private = []string{"zoe.l", "zo\u00e9.l", `zo\u00e9.l`, "mail.example", "dr.haas", "ann.late", "ann.wait", "nobody.keyed", "no.session", "a.second.", "saal ", `"iv-`, "room-of-", "candidatelogin\\\":", "candidatelogin\":"}
 
 // A reference number is a number like others: it tells by what stands before it.
 var refNumber = regexp.MustCompile(`(?i)ref_?number[^0-9a-z]{1,6}500[0-3][0-9]\b`)

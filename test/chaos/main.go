@@ -137,6 +137,9 @@ func chaos(ctx context.Context, o options, r *report) (err error) {
 	sent := make(chan struct{})
 	go func() { defer close(sent); a.sender.run(sending) }()
 	defer func() { stopSending(); <-sent }()
+	sentApart := make(chan struct{})
+	go func() { defer close(sentApart); a.desk.send(sending) }()
+	defer func() { stopSending(); <-sentApart }()
 
 	// 1. The calm: a flood, and nothing else.
 	say("the calm")
@@ -149,8 +152,11 @@ func chaos(ctx context.Context, o options, r *report) (err error) {
 	floods, stopFloods := context.WithCancel(ctx)
 	flooded := make(chan struct{})
 	go func() { defer close(flooded); a.floods(floods, rand.New(rand.NewPCG(o.seed, 3)), end) }()
+	worked := make(chan struct{})
+	go func() { defer close(worked); a.desk.work(floods, end) }()
 	err = n.run(ctx, end)
 	stopFloods()
+	<-worked
 	<-flooded
 	if err != nil {
 		return err
@@ -160,6 +166,7 @@ func chaos(ctx context.Context, o options, r *report) (err error) {
 	say("the last fault is over; all is to be applied and published within a minute")
 	stopSending()
 	<-sent
+	<-sentApart
 	r.sent = a.sender.counted()
 	if err := a.watch.rest(ctx, time.Minute-time.Since(quiet)); err != nil {
 		if ctx.Err() != nil {
@@ -171,6 +178,10 @@ func chaos(ctx context.Context, o options, r *report) (err error) {
 		}
 	}
 	r.rest = time.Since(quiet)
+	// What was put into jobs, or waits, has its own time: the deadline of the waiting room.
+	if err := a.desk.rest(ctx); err != nil {
+		return err
+	}
 	stopWatching()
 	<-watched
 	<-measuring

@@ -54,16 +54,12 @@ func (m *member) start() error {
 		return err
 	}
 	defer log.Close()
-	database, err := url.Parse(m.arena.postgres.URL())
+	database, err := m.database(m.name())
 	if err != nil {
 		return err
 	}
-	database.Host = m.db.Address()
-	query := database.Query()
-	query.Set("application_name", m.name())
-	database.RawQuery = query.Encode()
 	cmd := exec.Command(m.binary, "serve")
-	cmd.Env = m.arena.environment(m.kafka.Address(), database.String(), "LEARNSINK_METRICS="+m.metrics, "LEARNSINK_HTTP=off")
+	cmd.Env = m.arena.environment(m.kafka.Address(), database, "LEARNSINK_METRICS="+m.metrics, "LEARNSINK_HTTP=off")
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
 	ended, err := m.arena.reaper.Run(cmd)
 	if err != nil {
@@ -71,6 +67,19 @@ func (m *member) start() error {
 	}
 	m.cmd, m.ended, m.since = cmd, ended, time.Now()
 	return nil
+}
+
+// database is the road of the place to the database, under a name.
+func (m *member) database(name string) (string, error) {
+	database, err := url.Parse(m.arena.postgres.URL())
+	if err != nil {
+		return "", err
+	}
+	database.Host = m.db.Address()
+	query := database.Query()
+	query.Set("application_name", name)
+	database.RawQuery = query.Encode()
+	return database.String(), nil
 }
 
 func (m *member) signal(s syscall.Signal) error {

@@ -35,6 +35,7 @@ type report struct {
 	early, late takes
 	most        takes
 	logs        *logs
+	desk        *desk
 	deadlocks   int64
 	looks, back int // at the positions; and how many had gone back
 }
@@ -228,6 +229,9 @@ func (r *report) outcome(p func(string, ...any)) {
 	p("| outputs there again, to a read_uncommitted reader | %s |", counts(r.again))
 	p("| log lines with personal data, of %d | %d |", r.logs.lines, len(r.logs.private))
 	p("| lag zero and outbox empty after the last fault | %s |", r.rest.Round(10*time.Millisecond))
+	if r.desk != nil {
+		r.desk.table(p)
+	}
 }
 
 func (r *report) recoveryTable(p func(string, ...any)) {

@@ -14,7 +14,7 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 	r := a.report
 	say("the oracle looks")
 	began := time.Now()
-	house := &oracle.House{DB: a.db, Brokers: []string{a.kafka.Address}, Sources: sources, Accepted: accepted, DeadLetter: deadLetter}
+	house := &oracle.House{DB: a.db, Brokers: []string{a.kafka.Address}, Sources: sources, Accepted: accepted, DeadLetter: deadLetter, Apart: apart}
 	story := a.sender.story
 	story.Repeats = a.publish == "at-least-once"
 	found, err := house.Check(ctx, story)
@@ -26,6 +26,10 @@ func (a *arena) verdict(ctx context.Context, n *nemesis) error {
 		return fmt.Errorf("the oracle, uncommitted: %w", err)
 	}
 	say("the oracle has looked at %d records in %s", found.Records, time.Since(began).Round(time.Millisecond))
+
+	if err := a.desk.verdict(ctx); err != nil {
+		return fmt.Errorf("the look at what was sent again: %w", err)
+	}
 
 	torn, err := a.kafka.torn()
 	if err != nil {

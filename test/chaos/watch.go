@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ func (w *watch) run(ctx context.Context) {
 	ends.Go(func() {
 		for ; ctx.Err() == nil; sleep(ctx, lookEvery) {
 			asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-			_, sum, err := w.arena.kafka.committed(asking, sources...)
+			_, sum, err := w.arena.kafka.committed(asking, slices.Concat(sources, apart)...)
 			cancel()
 			if err == nil {
 				w.mu.Lock()
@@ -95,7 +96,7 @@ func (w *watch) look(ctx context.Context, conn *pgx.Conn) error {
 		Scan(&pending, &deadlocks); err != nil {
 		return err
 	}
-	rows, err := conn.Query(ctx, `SELECT topic, partition, next_offset, epoch, accepted + rejected, state, state_reason FROM learnsink.position`)
+	rows, err := conn.Query(ctx, `SELECT topic, partition, next_offset, epoch, accepted + rejected + waiting, state, state_reason FROM learnsink.position`)
 	if err != nil {
 		return err
 	}

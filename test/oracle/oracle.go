@@ -25,7 +25,13 @@ type House struct {
 	// Sources are its source topics; Accepted and DeadLetter where its outputs go.
 	Sources              []string
 	Accepted, DeadLetter string
+	// Apart are topics whose rows somebody else answers for: they are about
+	// learners of their own, and go to outputs of their own.
+	Apart []string
 }
+
+// apart is Apart as a query takes it: never NULL.
+func (h *House) apart() []string { return append([]string{}, h.Apart...) }
 
 // Story is what was sent to a house.
 type Story struct {
