@@ -1,8 +1,8 @@
 // Chaos runs learnsink on the real thing (Apache Kafka and PostgreSQL as
 // processes, several processes of learnsink, a seeded sender that knows the
 // truth) and does everything to it that can be done: see the table of faults
-// in faults.go. At the end another Kafka client and the model say whether a
-// promise was broken.
+// in faults.go, while an operator works with the dead letters. At the end
+// another Kafka client and the model say whether a promise was broken.
 //
 //	go run ./test/chaos --minutes 4 --seed 1
 //
