@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -209,25 +210,32 @@ func (d *desk) work(ctx context.Context, end time.Time) {
 	}
 }
 
-// act does one of the things that one does with dead letters.
+// verbs are what the operator does with dead letters, some more often.
+var verbs = []string{"dlq replay", "dlq replay", "dlq replay --all", "dlq edit", "dlq edit", "dlq job pause", "dlq job pause", "dlq job resume", "dlq job cancel", "audit"}
+
+// act does one of these; every other time one that has not gone through yet.
 func (d *desk) act(ctx context.Context) {
+	verb := verbs[d.r.IntN(len(verbs))]
+	if first := slices.IndexFunc(verbs, func(v string) bool { return d.did[v] == 0 }); first >= 0 && d.r.IntN(2) == 0 {
+		verb = verbs[first]
+	}
 	sending := []string{"--topic", late, "--execute", "--detach", "--why", "chaos", "--rate", strconv.Itoa([]int{5, 50, 500}[d.r.IntN(3)])}
-	switch d.r.IntN(10) {
-	case 0, 1:
-		_, _ = d.call(ctx, "dlq replay", append([]string{"dlq", "replay", "--code", "registration_not_found"}, sending...)...)
-	case 2:
-		_, _ = d.call(ctx, "dlq replay --all", append([]string{"dlq", "replay", "--all"}, sending...)...)
-	case 3, 4:
+	switch verb {
+	case "dlq replay":
+		_, _ = d.call(ctx, verb, append([]string{"dlq", "replay", "--code", "registration_not_found"}, sending...)...)
+	case "dlq replay --all":
+		_, _ = d.call(ctx, verb, append([]string{"dlq", "replay", "--all"}, sending...)...)
+	case "dlq edit":
 		object := d.r.IntN(4)
-		_, _ = d.call(ctx, "dlq edit", append([]string{"dlq", "edit", "--code", "lo_not_found", "--replace", fmt.Sprintf("lovCode:LO%d=LO/%d", object, object)}, sending...)...)
-	case 5, 6:
+		_, _ = d.call(ctx, verb, append([]string{"dlq", "edit", "--code", "lo_not_found", "--replace", fmt.Sprintf("lovCode:LO%d=LO/%d", object, object)}, sending...)...)
+	case "dlq job pause":
 		d.turn(ctx, "pause", "running")
-	case 7:
+	case "dlq job resume":
 		d.turn(ctx, "resume", "paused")
-	case 8:
+	case "dlq job cancel":
 		d.turn(ctx, "cancel", "paused", "running")
-	case 9:
-		if out, err := d.call(ctx, "audit", "audit"); err == nil {
+	case "audit":
+		if out, err := d.call(ctx, verb, "audit"); err == nil {
 			d.audits++
 		} else if strings.Contains(out, "faults: ") && !strings.Contains(out, "faults: 0") {
 			d.broke(roomSums, "audit, amid the run: %s", tail([]byte(out)))
@@ -267,13 +275,13 @@ func (d *desk) listed(ctx context.Context, states ...string) (all []deskJob, err
 // waiting room are not cancelled: their rows would wait for an hour then.
 func (d *desk) turn(ctx context.Context, verb string, states ...string) {
 	all, err := d.listed(ctx, states...)
+	if verb == "cancel" {
+		all = slices.DeleteFunc(all, func(j deskJob) bool { return j.Kind == "release" })
+	}
 	if err != nil || len(all) == 0 {
 		return
 	}
 	j := all[d.r.IntN(len(all))]
-	if verb == "cancel" && j.Kind == "release" {
-		return
-	}
 	_, _ = d.call(ctx, "dlq job "+verb, "dlq", "job", verb, strconv.FormatInt(j.Job, 10), "--why", "chaos")
 }
 
