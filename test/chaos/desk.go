@@ -338,6 +338,12 @@ func (d *desk) lookAtRoom(ctx context.Context) {
 // judged, or to wait for.
 func (d *desk) rest(ctx context.Context) error {
 	paused, err := d.listed(ctx, "paused")
+	for range 3 {
+		if err == nil || !sleep(ctx, time.Second) {
+			break
+		}
+		paused, err = d.listed(ctx, "paused")
+	}
 	if err != nil {
 		return err
 	}
