@@ -52,7 +52,8 @@ type desk struct {
 	audits      int
 
 	sentAgain map[string]int // items of jobs, by state
-	waited    map[string]int // rows that have waited, by what became of them
+	settled   map[string]int // dead letters that have not waited, by state
+	waited    map[string]int // rows that have waited, by state
 	jobs      int
 
 	mu     sync.Mutex
@@ -101,7 +102,7 @@ func newDesk(a *arena) (*desk, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(a.kafka.Address), kgo.RecordPartitioner(oracle.ByKey()), kgo.ProducerLinger(0),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }))
 	return &desk{arena: a, client: client, r: rand.New(rand.NewPCG(a.seed, 4)), loaded: 1, did: map[string]int{}, failed: map[string]int{},
-		sentAgain: map[string]int{}, waited: map[string]int{}, faults: map[string]int{}}, err
+		sentAgain: map[string]int{}, settled: map[string]int{}, waited: map[string]int{}, faults: map[string]int{}}, err
 }
 
 // Learners come in classes: the first is there from the start, the others come

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -241,6 +240,7 @@ func (d *desk) lettersKept(m *mended) {
 			d.broke(settled, "%s is %s at attempt %d, not %s at %d: %+v", id, l.State, l.Attempt, want, attempts, seen[id])
 		}
 		if !l.Waited {
+			d.settled[l.State]++
 			continue
 		}
 		// Released once: its outcome on the replay topic is its first.
@@ -402,7 +402,7 @@ func (d *desk) table(p func(string, ...any)) {
 	for _, promise := range deskPromises {
 		p("| %s | %d |", promise, d.faults[promise])
 	}
-	p("\nAn operator has sent rows again meanwhile: %d jobs, their items: %s. Rows that had waited are now: %s. The sums of the waiting room were looked at %d times, and `audit` came through %d times amid it. Verbs that went through: %s; that did not: %s.",
-		d.jobs, counts(d.sentAgain), counts(d.waited), d.sumLooks, d.audits, counts(d.did), counts(d.failed))
-	p("Learners that came while it ran: %s of %d classes.", strconv.Itoa(d.loaded-1), classes-1)
+	p("\nAn operator has sent rows again meanwhile: %d jobs, their items: %s. Dead letters are now: %s; rows that had waited: %s. The sums of the waiting room were looked at %d times, and `audit` came through %d times amid it. Verbs that went through: %s; that did not: %s.",
+		d.jobs, counts(d.sentAgain), counts(d.settled), counts(d.waited), d.sumLooks, d.audits, counts(d.did), counts(d.failed))
+	p("Learners that came while it ran: %d of %d classes.", d.loaded-1, classes-1)
 }

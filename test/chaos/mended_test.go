@@ -57,7 +57,7 @@ func TestWhatIsLeftOfTheDesk(t *testing.T) {
 	} {
 		o := options{publish: "transactional"}
 		r := newReport(o)
-		d := &desk{arena: &arena{options: o, report: r}, sentAgain: map[string]int{}, waited: map[string]int{}, faults: map[string]int{}}
+		d := &desk{arena: &arena{options: o, report: r}, sentAgain: map[string]int{}, settled: map[string]int{}, waited: map[string]int{}, faults: map[string]int{}}
 		m := left()
 		c.with(m)
 		d.jobsKept(m)

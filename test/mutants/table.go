@@ -29,6 +29,8 @@ var (
 	// zombies wake in the midst of work, again and again.
 	zombies     = catcher{kind: byChaos, only: "process asleep past its session", rate: "2000"}
 	lostCommits = catcher{kind: byChaos, only: "COMMIT under way, connection cut", rate: "400"}
+	// An operator sends rows again whatever the fault is.
+	operator = catcher{kind: byChaos, only: "database killed;database connections cut", rate: "400"}
 )
 
 func test(pkg, run string) catcher { return catcher{kind: byTest, pkg: pkg, run: run} }
@@ -251,6 +253,12 @@ var mutants = []mutant{
 	}},
 	{"sent-outside-of-the-transaction", "rows of jobs are marked as sent beside the transaction that puts them into the outbox", test("store", "^TestDispatch$"), []edit{
 		{dispatchFile, "	second.Queue(setItems, m.jobs, m.seqs, m.states).Exec(exactly(len(taken)))\n", "	if _, err := l.store.pool.Exec(ctx, setItems, m.jobs, m.seqs, m.states); err != nil {\n		return err\n	}\n"},
+	}},
+	{"a-row-of-a-job-twice", "some rows of a job are put onto the replay topic twice", operator, []edit{
+		{dispatcherFile, "	b := d.packer.begin(originPartition(&rows[0]))\n", "	b := d.packer.begin(originPartition(&rows[0]))\n	if len(rows) > 3 {\n		rows = append(rows, rows[0])\n	}\n"},
+	}},
+	{"a-settlement-that-is-left-out", "where many rows that are sent again are applied at once, their dead letters are not settled", operator, []edit{
+		{replayFile, "		b.Queue(settleReplayed, append(now.args(), quarantinedFrom)...)\n", "		if len(now.id) < 3 {\n			b.Queue(settleReplayed, append(now.args(), quarantinedFrom)...)\n		}\n"},
 	}},
 }
 
