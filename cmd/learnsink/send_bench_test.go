@@ -15,14 +15,14 @@ import (
 	"learnsink/test/kafkatest"
 )
 
-// BenchmarkSend sends 300,000 tracking rows of 350 bytes to a topic of four
+// BenchmarkSend sends 50,000 tracking rows of 350 bytes to a topic of four
 // partitions of a real broker: with the verb, from a file, and by kafka-go's
 // bare Writer, from memory, so many messages a call, keyed as the verb does and
 // acknowledged alike. The broker's caches are cold for nobody: each
 // runs once before it is measured.
 func BenchmarkSend(b *testing.B) {
 	cluster := kafkatest.Real(b)
-	const n = 300_000
+	const n = 50_000
 	var messages []kafka.Message
 	path := filepath.Join(b.TempDir(), "rows.jsonl")
 	file, err := os.Create(path)
