@@ -400,6 +400,10 @@ func (d *desk) keysKept(m *mended) {
 // table is what the report says of the desk.
 func (d *desk) table(p func(string, ...any)) {
 	for _, promise := range deskPromises {
+		if d.publish != "transactional" && slices.Contains([]string{settled, announced, roomEmptied}, promise) {
+			p("| %s | not asked |", promise)
+			continue
+		}
 		p("| %s | %d |", promise, d.faults[promise])
 	}
 	p("\nAn operator has sent rows again meanwhile: %d jobs, their items: %s. Dead letters are now: %s; rows that had waited: %s. The sums of the waiting room were looked at %d times, and `audit` came through %d times amid it. Verbs that went through: %s; that did not: %s.",
