@@ -347,6 +347,7 @@ func asIf(t *testing.T, byEventTime bool, seed uint64) {
 		}
 		records = append(records, track(src, int64(i), at, []int{1, 10, 11, 12}[rng.IntN(4)], 9+rng.IntN(5), row...))
 	}
+	records = append(records, track(src, 90, day.Add(2*time.Hour), 1, 9, "sessionId", 100, "trackingStatus", "notAttempted")) // or one of a thousand stories deletes nothing
 
 	// The world in which everything is there.
 	there := newWorld(t)
